@@ -40,6 +40,7 @@ from urlward.config import (
     Problem,
     read_config,
 )
+from urlward.config.records import records_notes
 from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError, fault_report
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_rules
@@ -292,11 +293,14 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
 
         for text in unheeded(settings.config):
             say(text, warning=True)
+    if notes := [*records_notes(settings.config.records)]:
+        for text in settings.config.refused(*notes).lines:
+            say(text, warning=True)
     if args.check:
         from urlward.gateway.service import unready
 
-        for text in unready(settings.config):
-            say(text, warning=True)
+        if told := unready(settings.config):
+            raise ConfigError(*told)
         print("configuration ok")
         if text := _lost(settings.config) or _last_included(settings.config).absent:
             print(text)

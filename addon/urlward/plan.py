@@ -160,13 +160,16 @@ class Reloads:
         assert self._channel is not None
         try:
             data = os.read(self._channel, MAX_MESSAGE)
-            if not data:
-                loop.remove_reader(self._channel)
-                return
-            self.said, self.under_way = str(json.loads(data)["reload"]), False
         except BlockingIOError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:
+            data = b""  # it has ended with something unread
+        if not data:
+            loop.remove_reader(self._channel)
+            return
+        try:
+            self.said, self.under_way = str(json.loads(data)["reload"]), False
+        except (ValueError, KeyError, TypeError):
             from logging import getLogger  # a supervisor, which has the rest of this, logs nothing
 
             getLogger("urlward.records").error(

@@ -101,7 +101,7 @@ def line(start: int, lifetime: int = 100, who: str = "anna", state: int = 0, add
         ([line(0), line(0, state=2), line(0, 0)], [("anna", 0, 100, "TOLD")]),
         (
             [line(0), line(0, 0), line(60, who="berta")],
-            [("anna", 0, 60, "NEXT"), ("berta", 60, 160, "EXPIRY")],
+            [("anna", 0, 60, "RELEASED"), ("berta", 60, 160, "EXPIRY")],
         ),
         # Declined, since somebody else uses it: by whom its traffic is from then on, is not known.
         (

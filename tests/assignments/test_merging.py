@@ -173,9 +173,9 @@ def test_a_shorter_lifetime_counts_from_its_renewal(sqlite_store: AssignmentStor
 def test_given_back_at_an_unknown_time(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 0, 100, "anna"), sighting(A, 0, 0, "anna", RELEASED))
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "RELEASED")]
-    # The next holder says more, and one who comes back is an end of the doubt.
+    # The next holder says by when, and takes not away that it was before.
     taken(sqlite_store, sighting(A, 50, 150, "berta"))
-    assert intervals(sqlite_store, A) == [("anna", 0, 50, "NEXT"), ("berta", 50, 150, "EXPIRY")]
+    assert intervals(sqlite_store, A) == [("anna", 0, 50, "RELEASED"), ("berta", 50, 150, "EXPIRY")]
 
 
 @pytest.mark.parametrize("batch", [1, 100])

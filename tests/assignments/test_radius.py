@@ -127,6 +127,20 @@ def test_a_session_of_a_wrong_clock_hides_none_that_follow(
     assert held(sqlite_store, "192.0.2.2", 10) == ["anna"]
 
 
+@pytest.mark.parametrize("name", [None, ""])
+def test_sessions_without_a_name_are_not_one(
+    sqlite_store: AssignmentStore, tmp_path: Path, name: str | None
+) -> None:
+    url, radius = radacct_in(tmp_path)
+    for user, address, stop in (("anna", "192.0.2.1", None), ("berta", "192.0.2.2", at(100) // 1000)):
+        row = (name, user, at(0) // 1000, None, stop, address)
+        radius.execute("INSERT INTO radacct VALUES (?, ?, ?, ?, ?, ?)", row)
+    radius.close()
+    source = sqlite_store.source("radacct", "radacct", url)
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(1000) / 1000)
+    assert [held(sqlite_store, f"192.0.2.{n}", 500) for n in (1, 2)] == [["anna"], []]
+
+
 @pytest.mark.parametrize("followed", [False, True])
 def test_an_end_that_is_told_late_is_found(store: AssignmentStore, tmp_path: Path, *, followed: bool) -> None:
     """By a server that had no answer for a while, after what came later was read, on the same address too."""

@@ -395,6 +395,63 @@ def test_whoever_follows_leaves_no_gap_but_before_it_begins(
     assert spans(sqlite_store) == [(200, 400)]
 
 
+def leases(format_: str, *some: tuple[str, str, int], goes_on: bool = False) -> str:
+    """A server's file, of addresses, clients and when they last had them for two hours."""
+    if format_ == "kea":
+        rows = [f"{address},{who},,7200,{at(start) // 1000 + 7200},0\n" for address, who, start in some]
+        return "".join(("address,hwaddr,client_id,valid_lifetime,expire,state\n" * (not goes_on), *rows))
+    return "".join(
+        f"lease {address} {{\n  starts epoch {at(start) // 1000};\n  ends epoch {at(start) // 1000 + 7200};\n"
+        f"  binding state active;\n  hardware ethernet {who};\n}}\n"
+        for address, who, start in some
+    )
+
+
+@pytest.mark.parametrize("format_", ["kea", "isc"])
+def test_leases_between_two_imports_are_not_known_where_the_file_is_written_anew(
+    store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    """By Kea's cleanup, or by dhcpd: of each address it has the last one."""
+    log, gone, nobody = Log(store, tmp_path / "leases", format_), "198.51.100.9", "198.51.100.10"
+    log.path.write_text(leases(format_, (A, "anna", 0), (B, "berta", 0), (gone, "carla", 0)))
+    assert log.read(100).left == 0
+    log.rotate("leases~")
+    log.path.write_text(leases(format_, (B, "berta", 0), (A, "zoe", 3000)))
+    assert log.read(3700).left == at(100)
+    assert spans(store) == [(100, 3700)]
+    with log.path.open("a") as file:
+        file.write(leases(format_, (A, "anna", 5000), goes_on=True))
+    assert log.read(5500).left == 0
+    assert [told(store, seconds) for seconds in (50, 1000, 2999, 3500, 4000, 5400)] == [
+        ("one", ["anna"]), ("ambiguous", ["anna"]), ("ambiguous", ["anna"]), ("one", ["zoe"]),
+        ("one", ["zoe"]), ("one", ["anna"]),
+    ]  # fmt: skip
+    assert all(told(store, seconds, B) == ("one", ["berta"]) for seconds in (50, 1000, 3650, 5400))
+    assert [told(store, seconds, gone) for seconds in (50, 1000, 4000)] == [
+        ("one", ["carla"]), ("ambiguous", ["carla"]), ("ambiguous", ["carla"]),
+    ]  # fmt: skip
+    assert [told(store, seconds, nobody)[0] for seconds in (50, 1000, 4000)] == ["none", "ambiguous", "none"]
+    assert " was written anew by its server, " in answer_lines(asked(store, 1000))[2]
+    assert store.status()[0]["missing"] == []
+
+    def wait(_: float) -> bool:
+        if log.path.with_name("leases~").exists():
+            log.path.with_name("leases~").unlink()
+            log.rotate("before")
+            log.path.write_text(leases(format_, (B, "berta", 5800)))
+            return True
+        return False
+
+    source = store.source(format_, format_, str(log.path))
+    for _ in follow(store, source, log.path, ReadOptions(), clock=lambda: at(6000) / 1000, wait=wait):
+        pass
+    assert told(store, 5900, B) == ("one", ["berta"])
+    for before, left in ((4000, [(100, 3700)]), (8000, [])):
+        purge_assignments(store, at(before))
+        assert spans(store) == left
+    assert told(store, 5900, B) == ("one", ["berta"])
+
+
 @pytest.mark.parametrize("is_quiet", [False, True])
 def test_a_log_that_comes_and_goes_between_two_looks_is_missing(
     sqlite_store: AssignmentStore, tmp_path: Path, is_quiet: bool
@@ -586,6 +643,7 @@ def test_what_is_told_again_once_its_end_is_deleted_is_in_doubt(
 ) -> None:
     log = Log(store, tmp_path / "log")
     log.write(*(block(seconds, "anna", event) for seconds, event in ((0, "alloc"), (200, "release"))))
+    log.write(block(260, "anna", "alloc"), block(280, "anna", "release"))
     log.write(block(300, "berta", "alloc", B))
     log.read(400)
     purge_assignments(store, at(250))
@@ -594,6 +652,11 @@ def test_what_is_told_again_once_its_end_is_deleted_is_in_doubt(
     log.read(500, again)
     assert told(store, 300) == ("ambiguous", ["anna"])
     assert told(store, 300, B) == ("one", ["berta"])
+    # Nor has what is told behind it, and is known to have ended, begun anew.
+    again.write_text(HEADER + block(260, "anna", "alloc"))
+    log.read(500, again)
+    assert told(store, 300) == ("ambiguous", ["anna"])
+    assert told(store, 270) == ("one", ["anna"])
 
 
 @pytest.mark.parametrize("format_", ["ports", "detail"])

@@ -101,6 +101,16 @@ def test_what_a_protected_host_is_kept_from(check: Check, config: Path) -> None:
     assert "protected" not in check("--explain", "https://games.example/page")[1]
 
 
+def test_that_the_filter_blocks_less_is_told(
+    check: Check, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or whoever asks why a listed page is to be seen is told that it is blocked."""
+    config.write_text(f"monitor = true\nintercept = 'none'\n{CONFIG}")
+    assert check("http://other.example/")[0] == 1
+    assert "monitor: the filter lets pass what is blocked here" in caplog.text
+    assert "intercept: of what is asked for over TLS" in caplog.text
+
+
 def test_why_as_json(check: Check) -> None:
     _, out = check("--client", "192.0.2.5", "--at", LESSON, "--explain", "--json", "games.example")
     explained = json.loads(out)["explanation"]

@@ -49,6 +49,22 @@ def test_added_listed_revealed_and_removed(
     assert capsys.readouterr().out == ""
 
 
+def test_what_the_key_does_not_open_is_told(
+    own: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert own("add", "listed.example") == 0
+    (tmp_path / "state/key").unlink()
+    (tmp_path / "state/key.copy").unlink()
+    capsys.readouterr()
+    assert own("list") == 0
+    assert "not in force" not in capsys.readouterr().out, "there is no other key yet"
+    with pytest.raises(UrlwardError, match="remove it, and add it anew"):
+        own("add", "more.example")
+    assert own("list") == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert ("not in force" in first, "not in force" in last) == (True, False)
+
+
 def test_a_url_from_standard_input(
     own: Callable[..., int],
     capsys: pytest.CaptureFixture[str],

@@ -202,6 +202,7 @@ def test_who_reads_events_of_clients_is_in_the_audit_log_once_an_hour(
         for browser in (viewer, operator):
             assert browser.get(f"{path}{query}{event(44)['reference']}").status == 200
         assert operator.get(f"{path}{query}ZZZZ-ZZZZ-ZZZZ").status == 200  # which shows nobody
+        assert operator.get(f"{path}{query}{event(44)['reference']}&before={event(49)['id']}").status == 200
     told = [
         line
         for line in read_audit(site.state)

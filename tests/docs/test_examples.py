@@ -29,6 +29,7 @@ NOTHING = (
     "systemd-sysusers",
     "sudo",
     "ssh",
+    "tar",
     "cd",
     "apt-get",
     "install",

@@ -227,6 +227,7 @@ def neighbours(target: str) -> Iterator[tuple[str, str]]:
 _NEXT = str.maketrans(ascii_letters, ascii_letters[1:] + "a")
 
 _FILE = r"\.\w+(?:\?|\Z)"
+_IIS = r"(?i:\.as(?:p|px|hx))(?:\?|\Z)"
 MAY_BE_BLOCKED = {
     "page=2": "",
     "with one more parameter": "",
@@ -236,7 +237,8 @@ MAY_BE_BLOCKED = {
     "behind it .": rf"{_FILE}|/(?:\?|\Z)|[?]|/\.\Z",
     "behind it ,": r"\.php\?",
     "behind it )": r"\.php\?",
-    "another case of a word": r"/\.?(?:\?|\Z)",
+    "another case of a word": rf"/\.?(?:\?|\Z)|{_IIS}|/(?:wiki|index\.php)/[A-Z]",
+    "another case of an id": _IIS,
     "another value": r"\?/|[&;?]\Z|;amp\Z",
     "without the last parameter": r"[&;]\Z",
     "one folder less": r"^//|^/\.\Z",
@@ -253,11 +255,12 @@ BESIDE = {
     "with one more parameter": 813,
     "behind it ,": 229,
     "behind it )": 229,
-    "another case of a word": 107,
+    "another case of a word": 182,
     "another value": 9,
     "the folder above": 5,
     "one folder less": 4,
     "without the last parameter": 4,
+    "another case of an id": 2,
 }
 """How many of each kind are blocked every day."""
 

@@ -241,6 +241,17 @@ def test_nocase_lowers_the_path_and_the_parameters() -> None:
     assert entry("*/A/* nocase").path == "/a/"
 
 
+def test_pages_of_iis_are_the_same_in_letters_of_either_case() -> None:
+    for line in ("http://example.test/A/Page.aspx?Id=5", "https://example.test:443/A/PAGE.ASPX?ID=5 id=x"):
+        found = entry(line)
+        assert (found.path, found.params, found.nocase) == ("/a/page.aspx", {"id=5"}, True)
+    for line in ("/A.asp", "/%41.ashx", "/A.asp?x=1&Y"):
+        assert entry(f"http://example.test{line}").path[:3] == "/a."
+    for line in ("/A.aspx?id=b5", "/A.aspx/", "/A.asp/*", "/Aasp", "/A.php", "/A.axd?x=%C3%84"):
+        assert not entry(f"http://example.test{line}").nocase
+    assert entry("@@http://example.test/A.aspx").path == "/A.aspx"
+
+
 @pytest.mark.parametrize(
     "word", ["expires=1970-01-02", "expires=2149-06-06", "id=" + "a" * 128, "port=65535", "note=é"]
 )

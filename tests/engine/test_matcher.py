@@ -834,10 +834,13 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
+        # IIS
+        ("/A/b.aspx?Id=5", "/a/B.ASPX?x=Y&id=5"),
         # MediaWiki, with a parameter behind the title
         ("/wiki/A_title", "/wiki/A%20title?x"),
         ("/wiki/A_title", "/wiki/%E2%80%8Ea%C2%A0_t%E2%80%8Eitle_?x"),
         ("/wiki/A_title", "/wiki/:A__title?x"),
+        ("/wiki/Eighteen", "/wiki/eighteen?x"),
         ("/wiki/A_title", "/wiki/A_title_%23x?x"),
         ("/b/wiki/%C3%89t%C3%A9_a/b", "/b/wiki/E%CC%81te%CC%81%20a/b_?x"),
         ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
@@ -1298,6 +1301,17 @@ def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_param
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"
     assert found.check("p.test", "/view.php;/x.php?id=5").kind == "params"
     assert found.check("p.test", "/a.html/x?y").kind == "page"
+
+
+@pytest.mark.parametrize("target", ["/listed.html", "/a&b.json", "/q?a=1", "/thumb/1.png?x=%20"])
+def test_what_is_listed_as_it_is_sent_is_not_read_in_other_ways(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = matcher(f"http://p.test{target}")
+    for name in ("is_one_page", "target_readings"):
+        monkeypatch.setattr(f"urlward.engine.matcher.{name}", None)
+    assert found.check("p.test", target).blocked
+    assert found.check_request(["p.test"], target).blocked
 
 
 PARAMETERS = "&".join(f"topic.{n}=%20x" for n in range(990))

@@ -1235,7 +1235,7 @@ SIZES = ("/content/images/size/", "/cdn/shop/", "_1x1.jpg")
 OLD = ("/albums/thumb_", "/thumbs/thumbs_a", "/samples/sample_", "/1234567890123s.")
 SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", "/small/", *SIZES, *OLD)
 API = ("/api/topic/", "/api/v3/post", "id=5", ".md", "/image/upload", "/w_1", "/v1/")
-WIKI = ("/wiki/", "/wiki/A", "/index.php", "?title=", "&title=A", "_", ":", "%20")
+WIKI = ("/wiki/", "/wiki/eightee", "/wiki/A", "/index.php", "?title=", "&title=A", "_", ":", "%20")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")
 SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".js", ".data", ".txt", "/(", "url=/a", *DATA)
 

@@ -29,6 +29,10 @@ def test_up_and_down(nft: Nft) -> None:
     assert control.up(nft, PLAN) is True
     found = control.status(nft)
     assert (found.setup, found.alive) == (setup_of(PLAN), False)
+    nft.run("add table inet urlward { flags dormant; }")
+    assert control.status(nft).setup is None, "no packet comes there"
+    control.up(nft, PLAN)
+    assert control.status(nft) == found
     control.down(nft)
     control.down(nft)
     assert nft.json("list ruleset") == []

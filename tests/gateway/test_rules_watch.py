@@ -242,13 +242,16 @@ def test_printed_rules_in_one_transaction_get_the_sets_back(rig: Rig, flush: str
     assert shown() == text
 
 
-def test_a_restart_of_the_watch_takes_what_is_there(rig: Rig) -> None:
+def test_a_restart_of_the_watch_takes_what_is_there_but_sleep(rig: Rig) -> None:
+    before = shown()
     rig.watch.close()
+    other_hand("add table inet urlward { flags dormant; }")
     rig.watch = RulesWatch(("lo",), rig.said.append)
     rig.watch.start()
-    before = shown()
-    other_hand("flush ruleset")
     rig.restored(1)
+    assert shown() == before
+    other_hand("flush ruleset")
+    rig.restored(2)
     assert shown() == before
 
 

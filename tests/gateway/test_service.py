@@ -18,6 +18,7 @@ from conftest import wait_for
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network, canaries, network
 from gateway.unprivileged import NOBODY
+from urlward.cli import main
 from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import service
@@ -197,11 +198,13 @@ def test_what_the_service_may_not_read_or_write(monkeypatch: pytest.MonkeyPatch)
         assert name not in "\n".join(next_steps(None, config))
 
 
-def test_root_is_told_what_the_service_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_told_what_the_service_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Root may read all, so that `run --check` alone is no proof."""
     path, key = tmp_path / "urlward.toml", tmp_path / "list.key"
     path.write_text('key = "list.key"\n')
-    key.touch()
+    key.write_text("5f" * 32 + "\n")
     key.chmod(0o600)
     config = read_config(path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -210,10 +213,24 @@ def test_root_is_told_what_the_service_may_not(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(service, "SYSTEM", path)
     assert not unready(config), "there is no user urlward"
     monkeypatch.setattr(service, "_user", lambda: (NOBODY, frozenset({NOBODY})))
-    (told,) = unready(config)
-    assert told.startswith(f"{key}: the user urlward may not read it: ")
+    (said,) = unready(config)
+    assert said.startswith(f"{key}: the user urlward may not read it: ")
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--check", "--config", str(path)])
+    assert capsys.readouterr() == ("", f"urlward: {said}\n"), "or a script goes on to a restart that fails"
     key.chmod(0o644)
     assert not unready(config)
+    # A unit that is not written by the configuration, as the Debian package's.
+    path.write_text(f'confdir = "{tmp_path}"\n')
+    tmp_path.chmod(0o777)
+    shown, systemctl = "ProtectSystem=strict\\nReadWritePaths={}\\n", tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for writable, count in (("-/srv/other", 1), (f"/srv/other {tmp_path.parent}", 0)):
+        systemctl.write_text(f"#!/bin/sh\nprintf '{shown.format(writable)}'\n")
+        systemctl.chmod(0o755)
+        told = "".join(unready(read_config(path)))
+        assert told.count("the unit lets nothing be written there") == count, told
+    path.write_text('key = "list.key"\n')
     key.chmod(0o600)
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     assert not unready(config), "who may not read it has been told already"

@@ -83,7 +83,7 @@ class TestReport:
             check_entries("b", report, before)
         assert str(raised.value) == (
             "b: no entry in it, 1 lines could not be read, 1 lines are of a kind that cannot be taken; "
-            "first: b:2:3: y"
+            "first: b:2:3: y; of another tool? see urlward help formats"
         )
         assert raised.value.bad_lines == (BadLine("b", 2, 3, "y"),)
         report.entries += 1

@@ -12,7 +12,7 @@ from conftest import until
 from gateway.inside import own_network
 from urlward.engine.errors import UrlwardError
 from urlward.policy import neighbours
-from urlward.policy.neighbours import Neighbours, read_table
+from urlward.policy.neighbours import Neighbour, Neighbours, read_table
 
 MAC, OTHER = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 
@@ -31,7 +31,9 @@ def ip(*arguments: str) -> None:
 @pytest.mark.skipif(shutil.which("ip") is None, reason="no ip (iproute2)")
 def test_the_kernels_table() -> None:
     with own_network():
-        assert read_table() == {}
+        known = Neighbours((MAC, OTHER))
+        known.refresh()
+        assert (known.mac("192.0.2.5"), known.changes) == (None, 0)
         ip("link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
         for link in ("lan0", "lan1"):
             ip("link", "set", link, "up")
@@ -43,10 +45,10 @@ def test_the_kernels_table() -> None:
             ("fe80::6", "lan1", OTHER),
         ):
             ip("neigh", "replace", address, "lladdr", mac, "dev", link, "nud", "permanent")
-        assert read_table() == {"192.0.2.5": MAC, "2001:db8:1::5": MAC, "fe80::5": MAC}
-        known = Neighbours()
         known.refresh()
-        assert known.mac("192.0.2.5") == MAC
+        for address in ("192.0.2.5", "2001:db8:1::5", "fe80::5"):
+            assert known.mac(address) == MAC
+        assert (known.mac("fe80::6"), known.changes) == (None, 1)
         ip("neigh", "replace", "192.0.2.5", "lladdr", OTHER, "dev", "lan0", "nud", "permanent")
         known.refresh()
         assert (known.mac("192.0.2.5"), known.changes) == (OTHER, 2)
@@ -82,12 +84,29 @@ def test_who_does_not_answer_is_nobody(tmp_path: Path, monkeypatch: pytest.Monke
         """{"dst":"192.0.2.6","dev":"a","state":["INCOMPLETE"]},"""
         """{"dst":"192.0.2.7","dev":"a","lladdr":"02:00:00:00:00:0b","state":["STALE"]}]'""",
     )
-    assert read_table() == {"192.0.2.7": OTHER}
+    known = Neighbours((MAC, OTHER))
+    known.refresh()
+    assert [known.mac(f"192.0.2.{n}") for n in (5, 6, 7)] == [None, None, OTHER]
+
+
+def test_who_is_named_by_no_group_changes_nothing() -> None:
+    """A network may have tens of thousands of neighbours, and one client give itself as many addresses."""
+    rows: list[Neighbour] = []
+    known = Neighbours((MAC,), lambda: rows)
+    rows.append(Neighbour("192.0.2.5", MAC))
+    known.refresh()
+    rows += (Neighbour(f"2001:db8::{n:x}", OTHER) for n in range(9))
+    known.refresh()
+    assert (known.mac("192.0.2.5"), known.mac("2001:db8::1"), known.changes) == (MAC, None, 1)
+    assert not known._wanted.is_set(), "nobody is looked for who is there"
+    rows.append(Neighbour("192.0.2.5", OTHER))
+    known.refresh()
+    assert (known.mac("192.0.2.5"), known.changes) == (None, 2), "an address of two is nobody's"
 
 
 def test_no_ip_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    known = Neighbours()
+    known = Neighbours((MAC,))
     with caplog.at_level(logging.WARNING):
         known.refresh()
         known.refresh()
@@ -98,15 +117,16 @@ def test_no_ip_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
 
 
 def test_what_is_known_stays_while_the_table_cannot_be_read() -> None:
-    answers = iter([{"192.0.2.5": MAC}, None, {"192.0.2.5": MAC}])
+    rows = [Neighbour("192.0.2.5", MAC)]
+    answers = iter([rows, None, rows])
 
-    def read() -> dict[str, str]:
+    def read() -> list[Neighbour]:
         answer = next(answers)
         if answer is None:
             raise UrlwardError("broken")
         return answer
 
-    known = Neighbours(read)
+    known = Neighbours((MAC,), read)
     for _ in range(3):
         known.refresh()
         assert (known.mac("192.0.2.5"), known.changes) == (MAC, 1)
@@ -115,19 +135,19 @@ def test_what_is_known_stays_while_the_table_cannot_be_read() -> None:
 async def test_a_new_client_is_looked_for_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "SOON", 0.001)
     monkeypatch.setattr(neighbours, "INTERVAL", 3600.0)
-    table: dict[str, str] = {}
+    table: list[Neighbour] = []
     reads = 0
 
-    def read() -> dict[str, str]:
+    def read() -> list[Neighbour]:
         nonlocal reads
         reads += 1
-        return dict(table)
+        return [*table]
 
-    known = Neighbours(read)
+    known = Neighbours((MAC,), read)
     watching = asyncio.create_task(known.watch())
     try:
         await until(lambda: reads)
-        table["192.0.2.5"] = MAC
+        table.append(Neighbour("192.0.2.5", MAC))
         await until(lambda: known.mac("192.0.2.5") == MAC)
     finally:
         watching.cancel()

@@ -182,6 +182,14 @@ def test_a_passed_socket_that_no_mode_listens_on_is_refused() -> None:
         made.check_given()
 
 
+def test_a_passed_socket_that_is_in_the_way_is_named() -> None:
+    """As where a configuration has come from another machine, and the socket unit has not."""
+    port = free_port()
+    made = Listeners(passed(("127.0.0.1", port)))
+    with pytest.raises(UrlwardError, match=f"in use; .* 127.0.0.1:{port} was passed, and no mode"):
+        made.open([Address("", port, "tcp")], 1)
+
+
 def test_a_passed_socket_of_both_families_is_refused() -> None:
     """Clients with IPv4 addresses would come with addresses that no rule of the policy names."""
     port = free_port()

@@ -379,6 +379,17 @@ class TestCheckAlone:
         assert (code, out) == (0, "configuration ok\n")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "urlward.toml"]
 
+    def test_a_digit_too_many(self, check: Check) -> None:
+        code, out, err = check(
+            "[records]\n[records.days]\nblocks = 3653\noperations = 9999\nassignments = 30000"
+        )
+        assert (code, out) == (0, "configuration ok\n")
+        assert err.endswith(
+            "urlward.toml:5: records.days.assignments: 30000 days are more than 81 years: records of persons"
+            " are kept for that long\n"
+        )
+        assert "days.blocks" not in err
+
     def test_the_example_works_wherever_it_is_copied_to(self, check: Check) -> None:
         assert check(EXAMPLE.read_text())[:2] == (0, "configuration ok\n")
 

@@ -407,6 +407,21 @@ def test_no_session_is_kept_that_has_none(origin: Origin) -> None:
     assert not origins._sessions
 
 
+@pytest.mark.parametrize("version", ["TLS1_2", "TLS1_3"])
+def test_no_session_is_kept_with_many_certificates(origin: Origin, tmp_path: Path, version: str) -> None:
+    """A thousand of them, with 90,000 bytes each, took 1.2 GB."""
+    origins = Origins(options(**origin.trusted, tls_version_server_max=version))
+    authority = (origin.folder / "origin-ca.pem").read_bytes()
+    for many, kept in ((2, 1), (100, 0)):
+        (tmp_path / "chain.pem").write_bytes((origin.folder / "origin.pem").read_bytes() + many * authority)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(tmp_path / "chain.pem", origin.folder / "origin.key")
+        with_origin(tls := begun(origins), server)
+        origins.keep(ADDRESS, b"plain.example", tls)
+        assert len(origins._sessions) == kept
+        origins._sessions.clear()
+
+
 @pytest.mark.parametrize("name", [b"", b".a", b"a\0b", b"b\xfc.example", b"x" * 300])
 def test_a_name_that_tls_cannot_ask_for(name: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):

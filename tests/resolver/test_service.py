@@ -16,7 +16,6 @@ from conftest import free_port, until
 from gateway.dns_support import GOOD, PATIENT, Rig, Upstream, records, serving, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import service as dns_service
-from urlward.dns.service import QueryClient
 
 
 class Asker:
@@ -29,8 +28,9 @@ class Asker:
     def answer(self, data: bytes) -> None:
         self.answers.append(data)
 
-    def same(self, other: QueryClient) -> bool:
-        return other is self
+    @property
+    def place(self) -> "Asker":
+        return self
 
     @property
     def codes(self) -> list[int]:
@@ -61,6 +61,26 @@ async def test_long_answers_are_looked_at_by_turns(rig: Rig, upstream: Upstream)
         await asyncio.sleep(0)
         rounds.append((len(ours.answers), len(theirs.answers)))
     assert rounds == [(1, 0), (1, 1), (2, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_an_answer_for_many_is_sent_by_turns(rig: Rig, upstream: Upstream, is_answered: bool) -> None:
+    """Whoever has as many addresses had thousands ask the same, and all else wait for a tenth of a second."""
+    upstream.answer = lambda _: None
+    query, many, other = wire(), [Asker(f"2001:db8:0:{n % 8}::{n:x}") for n in range(250)], Asker()
+    for client in many:
+        rig.service.ask(query, client)
+    (asked,) = rig.service._under_way[False].values()
+    response = dns.message.make_response(dns.message.from_wire(query)).to_wire()
+    rig.forwarders[0]._finish(asked, response if is_answered else None)
+    rig.service.ask(query, other)
+    rounds = []
+    while not rounds or rounds[-1] < len(many):
+        await asyncio.sleep(0)
+        rounds.append(sum(len(client.answers) for client in many))
+    assert rounds == [100, 200, 250]
+    assert not other.answers, "who asks later has an answer of its own"
+    assert rig.service._owed == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 11, b"\0\0\x80" + bytes(9)], ids=["empty", "short", "answer"])

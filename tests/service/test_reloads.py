@@ -45,7 +45,9 @@ async def test_what_came_of_one_is_heard(asked: list[int], caplog: pytest.LogCap
         assert caplog.messages == ["service: what the supervisor says of a reload is not understood"]
         reloads.ask()
         assert (reloads.said, reloads.under_way) == ("", True)
+        theirs.send(b"never read")  # so that the end is a reset
         ours.close()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not asyncio.get_running_loop().remove_reader(theirs.fileno()), "it listens to nobody any more"
+        assert len(caplog.messages) == 1, "that the supervisor has ended is no message"

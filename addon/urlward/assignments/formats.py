@@ -825,3 +825,6 @@ FORMATS: dict[str, type[Parser]] = {
     "ports": ColumnsParser,
     "csv": ColumnsParser,
 }
+
+LEASES = ("kea", "isc")
+"""Formats of files that their servers write anew each hour or so, with the last lease of each address."""

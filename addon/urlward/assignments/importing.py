@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from urlward.assignments.formats import FORMATS, Fault, Parsed, Parser, ReadOptions
+from urlward.assignments.formats import FORMATS, LEASES, Fault, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
     SECOND,
@@ -29,7 +29,7 @@ from urlward.assignments.interval import (
     SightingSource,
 )
 from urlward.assignments.merging import LATE, Merger
-from urlward.assignments.store import AssignmentStore, Gap, ReadingPosition, SourceChanged
+from urlward.assignments.store import ANEW, AssignmentStore, Gap, ReadingPosition, SourceChanged
 from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
@@ -194,6 +194,7 @@ class FileReader:
         self._options, self._follows, self._begins = options, follows, begins
         with _told(path):
             self.fd = regular_fd(path)
+        self._opened = int(clock() * 1000)
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[Future[None], Imported] | None = None
@@ -387,6 +388,8 @@ class FileReader:
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
         anew = self._position is None
+        if anew and self._source.format in LEASES:
+            changes.gaps += self._lost()
         position = position_at(self.fd, self._source.path, self.result.offset, self._position)
         self._position = replace(position, first=self._span[0], last=self._span[1])
         changes.position, changes.anew = self._position, anew
@@ -431,6 +434,16 @@ class FileReader:
             self._merger.fill(read)
         else:
             self._merger.late_until = max(self._merger.late_until, self._following(first))
+
+    def _lost(self) -> list[Gap]:
+        """The span of time of which only the last of each address is in a file of leases, since that was
+        written anew after it was read last."""
+        since = max((one.read for one in self._known if self._is_of(one.path)), default=0)
+        # Of several that are imported together the first is read after all that.
+        if not self._begins or not 0 < since <= self._source.read or self._opened - since < SECOND:
+            return []
+        self.result.left = since
+        return [Gap(self._source.id, self._source.path, since, self._opened, ANEW)]
 
     def _following(self, first: int) -> int:
         """When the same log went on after this had ended, in ms, of what was read already: what has no end

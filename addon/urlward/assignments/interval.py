@@ -126,7 +126,7 @@ class Ending(IntEnum):
             Ending.LATE: "in doubt: this, or its own end, was read after what followed",
             Ending.UNREAD: "in doubt: its source is read up to an earlier time, and may have ended it since",
             Ending.WITHIN: "in doubt: within that second",
-            Ending.MISSED: "in doubt: its log was rotated before it was read to its end",
+            Ending.MISSED: "in doubt: its log was rotated, or written anew, before it was read to its end",
             Ending.DELETED: "in doubt: whoever had it just before, or also, is deleted by now",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
@@ -165,6 +165,7 @@ class Interval:
         subscriber: as the source names them.
         session: the source's, empty where it has none.
         source: what said so.
+        read: of what its source has still, when that was last read there, in ms; else 0.
     """
 
     network: str
@@ -176,6 +177,7 @@ class Interval:
     subscriber: str
     session: str
     source: SightingSource
+    read: int = 0
 
     def is_ended_by(self, other: "Interval") -> bool:
         """Whether this, which is known to have ended as the next one's began, is another `whose` with its own

@@ -212,7 +212,9 @@ class Merger:
             if said == _HELD and seen <= self.told_until:
                 held = self._held[place, first]
                 is_it = held is not None and (held[_SUBSCRIBER], held[_SESSION]) == (subscriber, session)
-                if held is None or not is_it or held[_START] > seen:
+                # Without a name it may be one that was begun anew since, and is over.
+                is_later = held is not None and not session and start > held[_START]
+                if held is None or not is_it or is_later or held[_START] > seen:
                     yield (place, first), subscriber, session, start
 
     def fill(self, gaps: Sequence[Gap]) -> None:
@@ -344,7 +346,7 @@ class Merger:
             self._hold_late(key, held, new)
             return
         if earlier[_END] > later[_START]:
-            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE):
+            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED):
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])

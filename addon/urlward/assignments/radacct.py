@@ -232,7 +232,7 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
     stop = moment_of(row.acctstoptime, options.zone) if row.acctstoptime else None
     seen = moment_of(row.acctupdatetime, options.zone) if row.acctupdatetime else start
     changed = max(start.last, seen.last, stop.last if stop else 0)
-    subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid))
+    subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid or ""))
     found: list[Sighting] = []
     for name in _ADDRESSES:
         # PostgreSQL's type inet comes as an object of its own.

@@ -60,7 +60,7 @@ from urlward.assignments.schema import (
     stretches,
     told,
 )
-from urlward.assignments.store import AssignmentStore, KeepingNode, rows_in_force
+from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, rows_in_force
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of
 from urlward.records.retention import KeepingStores, held_by_all
@@ -254,13 +254,16 @@ def _close_gaps(connection: Connection, before: Before) -> None:
             continue
         cells = cells_at(gap.since, gap.until)
         in_it = or_(*(assignments.c.cell.between(some[0], some[-1]) for some in cells))
-        touched = (
-            and_(current.c.source == gap.source, current.c.start < gap.until),
+        there = and_(current.c.source == gap.source, current.c.start < gap.until)
+        touched: tuple[ColumnElement[bool], ...] = (
+            there,
             and_(
                 in_it, assignments.c.source == gap.source,
                 assignments.c.start < gap.until, assignments.c.end > gap.since,
             ),
         )  # fmt: skip
+        if gap.file == ANEW:  # what is in the file that was written anew, or ended behind it, is as before
+            touched = (and_(there, current.c.read < gap.until),)
         if not any(connection.scalar(select(exists().where(which))) for which in touched):
             connection.execute(delete(gaps).where(gaps.c.id == gap.id))
 

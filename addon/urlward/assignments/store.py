@@ -128,15 +128,21 @@ class ReadingPosition:
     id: int = 0
 
 
+ANEW = -1
+"""In place of a file's id, of a gap: what came and went meanwhile is in no file any more, as it was written
+anew with the last of each address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Gap: a span of time of which a source's log is not read, as it was rotated before.
+    """Gap: a span of time of which a source's log is not read, as it was rotated before, or its file of
+    leases written anew.
 
     Attributes:
         source: the source's id.
         path: of the log.
         since: in ms, as is `until`, which is not part of it.
-        file: id of the file whose rest is missing; 0 for another's, that was never read.
+        file: id of the file whose rest is missing; 0 for another's, that was never read; or `ANEW`.
         id: of its row; 0 for none yet.
     """
 
@@ -151,9 +157,19 @@ class Gap:
         """What is missing, as programs are told: the log's path, and from when to when."""
         return {"path": self.path, "from": ms_text(self.since), "to": ms_text(self.until)}
 
+    @property
+    def text(self) -> str:
+        """What it is, for people, behind the log's name."""
+        if self.file == ANEW:
+            return (
+                "written anew by its server, with the last of each address: who had one only between"
+                f" {ms_text(self.since)} and {ms_text(self.until)} is not in it (have it followed)"
+            )
+        return missing_text(self.fields())
+
 
 def missing_text(gap: Mapping[str, str]) -> str:
-    """What a gap (`Gap.fields`) is and how to mend it, for people, behind the log's name."""
+    """What a gap (`Gap.fields`) is that can be mended, and how, for people, behind the log's name."""
     return (
         "rotated before it was read to its end: import the rotated file:"
         f" {gap['from']} to {gap['to']} is missing"
@@ -350,7 +366,7 @@ class AssignmentStore:
         with self.reading() as connection:
             rows = connection.execute(select(sources).order_by(sources.c.name)).all()
             read = connection.execute(select(files).order_by(files.c.id)).all()
-        missing = self.gaps()
+        missing = [gap for gap in self.gaps() if gap.file != ANEW]
         return [
             {
                 "name": row.name,
@@ -809,6 +825,7 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
         row.network, (row.first_port, row.last_port), row.start, row.end, getattr(row, "seen", 0),
         Ending(row.ending), row.subscriber, row.session,
         SightingSource(row.source, source.name, source.format, source.path, source.read),
+        getattr(row, "read", 0),
     )  # fmt: skip
 
 

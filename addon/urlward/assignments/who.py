@@ -16,7 +16,7 @@ from urlward.assignments.interval import (
     is_address,
     ms_text,
 )
-from urlward.assignments.store import AssignmentStore, Gap, missing_text
+from urlward.assignments.store import ANEW, AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
@@ -105,7 +105,8 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
         if not found and (by_formula or not gaps):
             missing.clear()
         elif not found:
-            missing.update(gaps)  # somebody may have begun in one, and have it since
+            # Somebody may have begun in one, and have it since: what is in force a file of leases would have.
+            missing.update(gap for gap in gaps if gap.file != ANEW or gap.until > _second_before(since))
         for interval in [*found, *by_formula]:
             if not is_address(interval.subscriber):
                 candidates.append(Holder(interval))
@@ -170,7 +171,11 @@ def _in_doubt_behind(
     shown = []
     certain = []
     for one in found:
-        between = [gap for gap in gaps if one.source.id == gap.source and _may_change(gap, one)]
+        between = [
+            gap
+            for gap in gaps
+            if one.source.id == gap.source and _may_change(gap, one, question.at + question.tolerance)
+        ]
         missing.update(between)
         if one.ending in _IN_DOUBT or not between:
             certain += [one] if one.ending not in _IN_DOUBT else []
@@ -190,10 +195,15 @@ def _in_doubt_behind(
     return [replace(one, ending=Ending.MISSED) if one in certain else one for one in shown]
 
 
-def _may_change(gap: Gap, one: Interval) -> bool:
-    """Whether an assignment of the same source, asked for at a gap or behind it, may have ended in it."""
+def _may_change(gap: Gap, one: Interval, at: int) -> bool:
+    """Whether an assignment of the same source, asked for at a time in a gap or behind it, may have ended in
+    it."""
     if one.start >= gap.until:
         return False
+    if gap.file == ANEW:
+        # What began in it is the last of its address. What was there before has to be there still.
+        kept = one.read >= gap.until or (not one.read and one.end > gap.until)
+        return one.start < gap.since and not kept and one.ending != Ending.TOLD and one.seen < at
     # A session's own end, or what is said of it later, tells that it went on.
     proved = one.end if one.ending == Ending.TOLD else one.seen
     return not (one.session and proved >= min(gap.until, one.end))
@@ -248,9 +258,7 @@ def answer_lines(answer: WhoAnswer) -> list[str]:
         if not subscribers:
             several = "nobody, or somebody that is not known"
         lines.append(f"ambiguous: {several}")
-    lines += [
-        f"in doubt: {name}'s log {gap.path} was {missing_text(gap.fields())}" for name, gap in answer.missing
-    ]
+    lines += [f"in doubt: {name}'s log {gap.path} was {gap.text}" for name, gap in answer.missing]
     for candidate in answer.candidates:
         lines += [candidate.interval.subscriber, *_lines(candidate.interval)]
         if candidate.via:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from urlward.assignments.formats import DETERMINISTIC, FORMATS, RADACCT, ReadOptions
+from urlward.assignments.formats import DETERMINISTIC, FORMATS, LEASES, RADACCT, ReadOptions
 from urlward.assignments.interval import FOREVER, AssignmentError, ms_text, to_ms
 from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, subcommand
 from urlward.config import SYSTEM, Config, configured
@@ -241,17 +241,23 @@ def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
             flush=True,
         )
     if not done.refused:
-        _tell_left(where, done)
+        _tell_left(where, format_, done)
     if ends := done.skipped - done.faulty:
         print(f"{where}: {ends} ends without a known beginning", file=sys.stderr, flush=True)
 
 
-def _tell_left(where: str, done: "Imported") -> None:
-    """Print that a log was rotated while nobody read it."""
+def _tell_left(where: str, format_: str, done: "Imported") -> None:
+    """Print that a log was rotated, or a file of leases written anew, while nobody read it."""
     if done.left:
+        what = (
+            "written anew, with the last of each address, since it was last read at"
+            f" {ms_text(done.left)}: who had one only meanwhile is not in it; follow it"
+            if format_ in LEASES
+            else f"the log before this one was last read at {ms_text(done.left)}: what was written since"
+            " and is not in this one, an end among it, is not known; import that, by its new name"
+        )
         print(
-            f"{where}: the log before this one was last read at {ms_text(done.left)}: what was written since"
-            " and is not in this one, an end among it, is not known; import that, by its new name",
+            f"{where}: {what}",
             file=sys.stderr,
             flush=True,
         )
@@ -297,7 +303,7 @@ def _follow(args: argparse.Namespace) -> int:
             told, shown, left = -1, 0, 0
             for state in follow(store, source, Path(name), options, wait=_wait):
                 if state.left != left:
-                    _tell_left(plain(name), state)
+                    _tell_left(plain(name), args.format, state)
                     left = state.left
                 # What has the path may be another file by now.
                 shown = min(shown, len(state.faults))

@@ -111,6 +111,10 @@ def _check(args: argparse.Namespace) -> int:
     config = configuration(args)
     with progress_bar() as progress:
         loaded = load(args, config, follow=False, progress=progress)
+    if config.monitor:
+        logging.warning("monitor: the filter lets pass what is blocked here, and tells of it")
+    if config.intercept == "none":
+        logging.warning("intercept: of what is asked for over TLS the filter judges the host alone")
     now = time.time() if args.at is None else parse_time(args.at)
     checker = Checker(loaded.keeper.matcher, loaded.policy, client, now, _allows(config))
     worst = OK

@@ -19,7 +19,8 @@ from urlward.commands.arguments import (
 )
 from urlward.config import Config, configured
 from urlward.engine.dates import time_text
-from urlward.engine.errors import UrlwardError
+from urlward.engine.digest import Key
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.objections.objections import decline, grant, read_objections, row
 from urlward.options import given_text
 from urlward.policy.allows import (
@@ -32,7 +33,7 @@ from urlward.policy.allows import (
     expire_allows,
 )
 from urlward.policy.own import OwnEntry, own_entries, own_row, reveal_own
-from urlward.state.folder import found_folder, local_key, state_folder
+from urlward.state.folder import found_folder, kept_key, local_key, state_folder
 
 
 def add_own_commands(command: Command) -> None:
@@ -119,7 +120,8 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    for entry in own_entries(found_folder(state_of(args))):
+    key = kept_key(state := found_folder(state_of(args)))
+    for entry in own_entries(state):
         row = own_row(entry)
         if args.json:
             print(json.dumps(row))
@@ -127,8 +129,19 @@ def _list(args: argparse.Namespace) -> int:
         until = f", until {entry.expires}" if entry.expires else ""
         category = f" ({entry.category})" if entry.category else ""
         note = f": {entry.note}" if entry.note else ""
+        note += _closed(entry.sealed, key)
         print(f"{entry.id}  {_does(entry)}{category}{until}  {row['created']} {entry.who}{note}")
     return DONE
+
+
+def _closed(sealed: bytes, key: Key | None) -> str:
+    """Words where something does not open under a state folder's key; or empty."""
+    try:
+        if key is not None:
+            key.unseal(sealed)
+    except ArtifactError:
+        return " (does not open under the local key, so not in force: end or remove it, and add it anew)"
+    return ""
 
 
 _SAID = {"address": "an address", "params": "a page with parameters", "file": "a file by its digest"}
@@ -168,7 +181,7 @@ def _allow(args: argparse.Namespace) -> int:
     if args.list:
         expire_allows(found_folder(state), now)
         for allow in current_allows(state, now):
-            _show(allow, now, as_json=args.json)
+            _show(allow, now, _closed(allow.sealed, kept_key(state)), as_json=args.json)
     elif args.end is not None:
         ended = end_allow(state, args.end, args.why, caller(), now=now)
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
@@ -214,13 +227,13 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise UrlwardError("--why goes with a URL or --end")
 
 
-def _show(allow: Allow, now: float, *, as_json: bool) -> None:
+def _show(allow: Allow, now: float, more: str = "", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(allow_row(allow)))
         return
     what = "the page" if allow.kind == "page" else "the host and its subdomains"
     until = f"{time_text(allow.until)} ({_left(allow.until - now)})"
-    print(f"{allow.id}  {what}  until {until}  {allow.who}: {allow.why}")
+    print(f"{allow.id}  {what}  until {until}  {allow.who}: {allow.why}{more}")
 
 
 def _left(seconds: float) -> str:

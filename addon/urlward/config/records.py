@@ -13,6 +13,9 @@ from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, T
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
+LONG = 3_653
+"""Days for which records of persons are hardly meant to be kept: ten years."""
+
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
 ASSIGNMENTS = "assignments.db"
@@ -182,6 +185,15 @@ def records_problems(
         yield Problem(f"records.days.{name}", f"needed, since {reason}: a number of days")
     if records.assignments is not None and records.days.assignments is None:
         yield no_days_of_assignments()
+
+
+def records_notes(records: RecordsTable | None) -> Iterator[Problem]:
+    """What of ``[records]`` may be a slip."""
+    days_of = {} if records is None else records.days.model_dump(include={"blocks", "assignments"})
+    for name, days in days_of.items():
+        if days is not None and days > LONG:
+            told = f"{days} days are more than {days // 366} years: records of persons are kept for that long"
+            yield Problem(f"records.days.{name}", told)
 
 
 def no_days_of_assignments() -> Problem:

@@ -8,14 +8,14 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
 
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults
 from urlward.dns.resolver_addresses import ResolverAddress
-from urlward.dns.service import QueryClient, QueryService, counted_by
+from urlward.dns.service import QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
 from urlward.dns.wire import StreamMessages, framed
 from urlward.proxy.acceptor import Acceptor, Transports
@@ -107,7 +107,9 @@ class UdpClient:
 
     __slots__ = ("_endpoint", "_local", "_peer", "host", "port")
 
-    def __init__(self, endpoint: UdpEndpoint, peer: Any, local: list[tuple[int, int, bytes]]) -> None:
+    def __init__(
+        self, endpoint: UdpEndpoint, peer: tuple[Any, ...], local: list[tuple[int, int, bytes]]
+    ) -> None:
         self._endpoint = endpoint
         self._peer = peer
         self._local = local
@@ -123,9 +125,10 @@ class UdpClient:
         finally:
             self._endpoint.answered()
 
-    def same(self, other: QueryClient) -> bool:
-        """Whether a response to one reaches the other; see `QueryClient.same`."""
-        return isinstance(other, UdpClient) and self._peer == other._peer
+    @property
+    def place(self) -> Hashable:
+        """See `QueryClient.place`."""
+        return self._peer
 
 
 def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
@@ -349,9 +352,10 @@ class TcpClient(asyncio.Protocol):
         if self._unread or self._paused or self._ends:
             self._take_soon()
 
-    def same(self, other: QueryClient) -> bool:  # noqa: ARG002
-        """See `QueryClient.same`. Nothing is lost on a stream, so a repeated query is answered again."""
-        return False
+    @property
+    def place(self) -> Hashable:
+        """See `QueryClient.place`. Nothing is lost on a stream, so a repeated query is answered again."""
+        return object()
 
     def pause_writing(self) -> None:
         """Called by the event loop: the client does not read responses."""

@@ -8,9 +8,10 @@ where no list says anything of its names. Otherwise the addresses are steered fi
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from functools import lru_cache
 from ipaddress import IPv6Address
+from itertools import islice
 from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
@@ -47,6 +48,9 @@ be added still for others."""
 OWED_TO_NETWORK = (5_000, 400)
 """To one network of IPv6, whose addresses a client may have all of."""
 
+TOGETHER = 100
+"""Clients that are sent an answer at once: thousands may have asked the same, from as many addresses."""
+
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _TRANSFERS = (251, 252)
 _MOST_TCP = 0xFFFF
@@ -63,11 +67,12 @@ class QueryClient(Protocol):
     host: str
     port: int
 
+    @property
+    def place(self) -> Hashable:
+        """Where its answer goes: what is asked again from there, under the same id, is the same query."""
+
     def answer(self, data: bytes) -> None:
         """Send an answer; never raises."""
-
-    def same(self, other: "QueryClient") -> bool:
-        """Whether a response to one reaches the other."""
 
 
 class Asked(DnsExchange):
@@ -79,12 +84,20 @@ class Asked(DnsExchange):
         super().__init__(query, question)
         self.service = service
         self.tcp = tcp
-        self.clients: list[tuple[bytes, QueryClient]] = []
+        self.clients: dict[tuple[bytes, Hashable], QueryClient] = {}
+        """By the id of their query and their place."""
 
     @property
     def askers(self) -> list[Asker]:
         """All that have asked so far, each once however often it has."""
-        return list(dict.fromkeys((client.host, client.port) for _, client in self.clients))
+        return list(dict.fromkeys((client.host, client.port) for client in self.clients.values()))
+
+    def take_some(self) -> "Asked":
+        """Take the first `TOGETHER` of the clients out of this, as a query of their own."""
+        some = Asked(self.query, self.question, self.service, tcp=self.tcp)
+        for place in [*islice(self.clients, TOGETHER)]:
+            some.clients[place] = self.clients.pop(place)
+        return some
 
     def answered(self, data: bytes | None) -> None:
         """The exchange has ended; see `DnsExchange.answered`."""
@@ -109,8 +122,8 @@ class QueryService:
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
         """Responses pending by address and network, over UDP and over TCP."""
         self._owed = 0
-        self._long: dict[str, deque[tuple[Asked, bytes]]] = {}
-        """Long answers that are yet to be looked at, by the networks of who has asked."""
+        self._later: dict[str, deque[tuple[Asked, bytes | None]]] = {}
+        """Answers that are long, or for many, and yet to be looked at, by the networks of who has asked."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, query: bytes, client: QueryClient, *, tcp: bool = False) -> bool:
@@ -140,7 +153,7 @@ class QueryService:
         key = query[2:]
         asked = self._under_way[tcp].get(key)
         if asked is not None:
-            if any(query[:2] == number and client.same(other) for number, other in asked.clients):
+            if (query[:2], client.place) in asked.clients:
                 return False
             self._owe(asked, query[:2], client)
             return True
@@ -167,27 +180,36 @@ class QueryService:
 
     def answered(self, asked: Asked, data: bytes | None) -> None:
         """A resolver has responded, or none has."""
+        if len(asked.clients) <= TOGETHER and (data is None or len(data) <= PAYLOAD):
+            self._take(asked, data)
+            return
+        # Who asks from here on is none of those that this answer is for.
+        del self._under_way[asked.tcp][asked.query[2:]]
+        if not self._later:
+            asyncio.get_running_loop().call_soon(self._next_of_later)
+        network = network_of(next(iter(asked.clients.values())).host)
+        self._later.setdefault(network, deque()).append((asked, data))
+
+    def _next_of_later(self) -> None:
+        """Look at one answer in a round of the loop, of each network in turn: each takes milliseconds where
+        whoever made it, or has asked for it, wants it to, and hundreds may come at once."""
+        network, waiting = next(iter(self._later.items()))
+        asked, data = waiting.popleft()
+        if len(asked.clients) > TOGETHER:
+            waiting.appendleft((asked, data))
+            asked = asked.take_some()
+        del self._later[network]
+        if waiting:
+            self._later[network] = waiting
+        if self._later:
+            asyncio.get_running_loop().call_soon(self._next_of_later)
+        self._take(asked, data)
+
+    def _take(self, asked: Asked, data: bytes | None) -> None:
         if data is None:
             self._reply(asked, self._failure(asked))
-        elif len(data) > PAYLOAD:
-            if not self._long:
-                asyncio.get_running_loop().call_soon(self._next_long)
-            network = network_of(asked.clients[0][1].host)
-            self._long.setdefault(network, deque()).append((asked, data))
         else:
             self._judge(asked, data)
-
-    def _next_long(self) -> None:
-        """Look at one long answer in a round of the loop, of each network in turn: each takes milliseconds
-        where whoever made it wants it to, and hundreds may come at once."""
-        network, waiting = next(iter(self._long.items()))
-        asked, data = waiting.popleft()
-        del self._long[network]
-        if waiting:
-            self._long[network] = waiting
-        if self._long:
-            asyncio.get_running_loop().call_soon(self._next_long)
-        self._judge(asked, data)
 
     def _judge(self, asked: Asked, data: bytes) -> None:
         try:
@@ -233,20 +255,22 @@ class QueryService:
         )
 
     def _owe(self, asked: Asked, number: bytes, client: QueryClient) -> None:
-        asked.clients.append((number, client))
+        asked.clients[number, client.place] = client
         self._owed += 1
         owed = self._owed_to[asked.tcp]
         for key in counted_by(client.host):
             owed[key] = owed.get(key, 0) + 1
 
     def _reply(self, asked: Asked, data: bytes) -> None:
-        del self._under_way[asked.tcp][asked.query[2:]]
+        under_way = self._under_way[asked.tcp]
+        if under_way.get(asked.query[2:]) is asked:
+            del under_way[asked.query[2:]]
         if len(data) > PLAIN_SIZE and not asked.tcp and len(data) > _size(asked):
             data = truncated(asked.query, data, asked.question)
         rest = data[2:]
         self._owed -= len(asked.clients)
         owed = self._owed_to[asked.tcp]
-        for number, client in asked.clients:
+        for (number, _), client in asked.clients.items():
             for key in counted_by(client.host):
                 if left := owed[key] - 1:
                     owed[key] = left

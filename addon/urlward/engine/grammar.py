@@ -91,6 +91,8 @@ _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 _FLAGS = ("nocase", "subdomains")
+_OF_IIS = (".asp", ".aspx", ".ashx", ".asmx", ".axd")
+_ENDS_IN = frozenset("dpxDPX")
 _TYPESET = frozenset({"Pd", "Pe", "Pf", "Pi", "Ps"})
 
 MOST_DISTANCE = 63
@@ -195,7 +197,8 @@ def parse_line(line: str) -> tuple[Entry, ...]:
     if id_ or category:
         id_, category = without_telling(id_, category.lower(), host, path, params)
     # A named tuple's own constructor takes twice as long, a million times over.
-    return (tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0)),)
+    entry = tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0))
+    return (_lowered(entry) if path[-1:] in _ENDS_IN and _is_of_iis(path, params) else entry,)
 
 
 def _parse_odd(line: str) -> tuple[Entry, ...]:
@@ -376,12 +379,24 @@ def _url(text: str, *, allow: bool) -> Entry:
             hint = "http://example.test/dir/*, and %2A is a literal *"
             raise _Fault(0, text.find("*"), "* stands only at the end of a prefix, after a slash", hint)
         return Entry(Kind.PREFIX, host, path_asked_for(raw_path[:-1]), port=port)
-    path = path_asked_for(raw_path)
+    path, params = path_asked_for(raw_path), _NO_PARAMS
     if raw_query:
         params = query_parameters(canonical_query(_with_ampersands(raw_query, allow=allow)))
-        if params:
-            return Entry(Kind.PARAMS, host, path, params, port=port)
-    return Entry(Kind.PAGE, host, path, port=port)
+    entry = Entry(Kind.PARAMS if params else Kind.PAGE, host, path, params, port=port)
+    return _lowered(entry) if not allow and _is_of_iis(path, params) else entry
+
+
+def _is_of_iis(path: str, params: frozenset[str]) -> bool:
+    """Whether letters of either case are the same in a page to its server, Microsoft's, by its extension. A
+    value with letters may be another one to the program."""
+    return path[-5:].lower().endswith(_OF_IIS) and not any(
+        character.isalpha() for param in params for character in param.partition("=")[2]
+    )
+
+
+def _lowered(entry: Entry) -> Entry:
+    params = frozenset(param.lower() for param in entry.params)
+    return entry._replace(path=entry.path.lower(), params=params, nocase=True)
 
 
 def _with_ampersands(query: str, *, allow: bool) -> str:
@@ -493,10 +508,8 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
     values["id"], values["category"] = without_telling(id_, category, entry.host, entry.path, entry.params)
     if values.get("port", entry.port) != entry.port and entry.port:
         raise _Fault(0, 0, "the URL and port= name different ports")
-    if "nocase" in values:
-        values["path"] = entry.path.lower()
-        values["params"] = frozenset(param.lower() for param in entry.params)
-    return entry._replace(**values)
+    entry = entry._replace(**values)
+    return _lowered(entry) if "nocase" in values else entry
 
 
 def _check_attribute(entry: Entry, name: str, word: int, allow: bool) -> None:

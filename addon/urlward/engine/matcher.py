@@ -36,6 +36,7 @@ from urlward.engine.readings import (
     hosts_in_path,
     is_one_page,
     is_one_query,
+    is_plain_path,
     target_readings,
 )
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
@@ -156,9 +157,9 @@ class Matcher:
         if states is None:
             # As `Hosts.states`, without the call.
             states = ALL_QUIET if self._are_quiet(host) else self._hosts.loud_states(host)
-        if states is ALL_QUIET or (len(states) == 1 and states[0].whole):
-            # The way of nearly all requests: whatever the path, nothing is on this host, or the same, and no
-            # segment is one that a path sequence begins with. No other host is in it either.
+        # The way of nearly all requests: one host, and a plain path.
+        verdict = None
+        if states is ALL_QUIET or len(states) == 1:
             path, _, query = target.partition("?")
             if path.isascii() and path[:1] == "/" and not (query and "?" in query and has_path_behind(query)):
                 text = path.encode()
@@ -169,16 +170,23 @@ class Matcher:
                     # seldom seen twice, cannot begin one.
                     head = text[1 : path.rfind("/")]
                     none_begins = self._none_begins
+                    may_float = True
                     if not head or (
                         none_begins(map(crc32, head.split(b"/")))
                         if none_begins is not None
                         else not self._may_float(head)
                     ):
+                        # Whatever the path, nothing is on this host, or the same. No other host is in it.
                         if states is ALL_QUIET:
                             return PASS
-                        found = [*states[0].said]
-                        return decide(self._excused(found) if self._guarded else found)
-        verdict = self._check_states(states, target, ports, now, decide)
+                        state = states[0]
+                        if state.whole:
+                            found = [*state.said]
+                            return decide(self._excused(found) if self._guarded else found)
+                        may_float = len(path) > _LONG_PATH
+                    verdict = self._check_plain(states, target, path, query, may_float, ports, now, decide)
+        if verdict is None:
+            verdict = self._check_states(states, target, _Judging(ports, now), decide)
         if verdict.action == "allow" and is_address(host):
             # A page of it is excused, or a path, and not the connection's destination.
             of_address = self.check_address(host.strip("[]"), ports, now, decide)
@@ -218,32 +226,78 @@ class Matcher:
             for state in self._hosts.states(host)
             if not (state is QUIET and named and is_address(host))
         ]
-        return self._check_states(states, target, ports, now, decide)
+        if len(states) == 1:
+            path, _, query = target.partition("?")
+            if is_plain_path(path):
+                return self._check_plain(states, target, path, query, True, ports, now, decide)
+        return self._check_states(states, target, _Judging(ports, now), decide)
+
+    def _check_plain(
+        self,
+        states: Sequence[HostState],
+        target: str,
+        path: str,
+        query: str,
+        may_float: bool,
+        ports: Sequence[int],
+        now: float,
+        decide: Decide,
+    ) -> Verdict:
+        """The verdict on one host where the path is plain (`is_plain_path`): the page that it names is asked
+        for first, since only a miss need know what else it may be to origins.
+
+        Args:
+            states: of the host.
+            target: as of `check_request`.
+            path: of the target, as `query`.
+            query: likewise.
+            may_float: whether a path sequence may be in the path, or its segments are yet to be counted.
+            ports: as of `check_request`.
+            now: likewise.
+            decide: likewise.
+        """
+        judging, state = _Judging(ports, now), states[0]
+        if "#" in query:
+            return self._check_states(states, target, judging, decide)
+        anywhere = self._check_floating(path, judging) if may_float else ()
+        verdict = self._check_state(state, path, query, False, anywhere, judging, decide)
+        if verdict.action == "block":
+            return verdict
+        if not is_one_page(path) or (query and not is_one_query(query)):
+            return self._check_states(states, target, judging, decide, verdict)
+        # In front of `:` are the slash and the digits of a page's part (`slug_path`).
+        if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:
+            return verdict
+        if path[-1] == "/":
+            anywhere = self._check_floating(path[:-1], judging) if may_float else ()
+            without = self._check_state(state, path[:-1], query, False, anywhere, judging, decide)
+            if without.action == "block":
+                return without
+            if without.action == "monitor" and verdict is PASS:
+                verdict = without
+            if is_own_slug(path):
+                return verdict
+        elif "page" not in path:
+            return verdict
+        return self._check_slugs(states, (path,), verdict, judging, decide)
 
     def _check_states(
-        self, states: Sequence[HostState], target: str, ports: Sequence[int], now: float, decide: Decide
+        self,
+        states: Sequence[HostState],
+        target: str,
+        judging: "_Judging",
+        decide: Decide,
+        asked: Verdict | None = None,
     ) -> Verdict:
-        if len(states) == 1:
-            # The way of nearly all requests to a host with an entry: one host, and one page to all origins.
-            path, _, query = target.partition("?")
-            if is_one_page(path) and (not query or is_one_query(query)):
-                judging = _Judging(ports, now)
-                state = states[0]
-                verdict = self._check_state(state, path, query, False, judging, decide)
-                # In front of `:` are the slash and the digits of a page's part (`slug_path`).
-                if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:
-                    return verdict
-                if path[-1] == "/":
-                    without = self._check_state(state, path[:-1], query, False, judging, decide)
-                    if without.action == "block":
-                        return without
-                    if without.action == "monitor" and verdict is PASS:
-                        verdict = without
-                    if is_own_slug(path):
-                        return verdict
-                elif "page" not in path:
-                    return verdict
-                return self._check_slugs(states, (path,), verdict, judging, decide)
+        """The verdict on hosts, whatever the target is to their origins.
+
+        Args:
+            states: of them.
+            target: as of `check_request`.
+            judging: the target.
+            decide: as of `check_request`.
+            asked: the verdict on the first reading, where that is known.
+        """
         if target[1:2] in BEGINS_A_HOST and (others := hosts_in_path(target)):
             states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
@@ -251,7 +305,6 @@ class Matcher:
         passed: Verdict | None = None
         rest = not_allowed = states
         short_not_allowed: Sequence[HostState] | None = None
-        judging = _Judging(ports, now)
         readings = target_readings(target, judging)
         for reading in readings:
             if not reading.respelled:
@@ -262,7 +315,8 @@ class Matcher:
                 considered = not_allowed
             if not considered:
                 continue
-            verdicts = self._check_reading(considered, reading, judging, decide)
+            verdicts = [asked] if asked else self._check_reading(considered, reading, judging, decide)
+            asked = None
             verdict = verdicts[0] if len(verdicts) == 1 else _told(verdicts)
             if verdict.action == "block":
                 return verdict
@@ -323,11 +377,12 @@ class Matcher:
         """The verdict on each host, up to the first that blocks."""
         path, query, _, script, _, host = reading
         verdicts: list[Verdict] = []
+        anywhere = self._check_floating(path, judging)
         for state in states:
             if host and not state.is_of(host):
                 verdicts.append(PASS)
                 continue
-            verdict = self._check_state(state, path, query, script, judging, decide)
+            verdict = self._check_state(state, path, query, script, anywhere, judging, decide)
             verdicts.append(verdict)
             if verdict.action == "block":
                 break
@@ -339,6 +394,7 @@ class Matcher:
         path: str,
         query: str,
         script: bool,
+        anywhere: Sequence[Verdict],
         judging: "_Judging",
         decide: Decide,
     ) -> Verdict:
@@ -349,24 +405,11 @@ class Matcher:
             path: of a reading, as `query` and `script`.
             query: likewise.
             script: likewise.
+            anywhere: what path sequences say of the path, on whichever host.
             judging: the target.
             decide: as of `check_request`.
         """
-        if judging.path is not path:
-            judging.path, judging.anywhere = path, ()
-            # As `Work.spend`, without the call.
-            judging.left -= len(path) // _COMPARED
-            if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
-                judging.spend(0, segments)
-            head = path[1 : path.rfind("/")].encode()
-            none_begins = self._none_begins
-            if head and (
-                not none_begins(map(crc32, head.split(b"/")))
-                if none_begins is not None
-                else self._may_float(head)
-            ):
-                judging.anywhere = self._check_floating(path, judging)
-        found = [*judging.anywhere, *state.said]
+        found = [*anywhere, *state.said]
         if len(state.said) != len(state.rules):
             for _, _, shape, verdict in state.rules:
                 if shape.port or shape.expires:
@@ -382,11 +425,27 @@ class Matcher:
         return decide(self._excused(found) if self._guarded else found)
 
     def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
-        """The verdicts of path sequences on a path."""
+        """The verdicts of path sequences on a path, which are kept until there is another."""
+        if judging.path is path:
+            return judging.anywhere
+        judging.path, judging.anywhere = path, ()
+        # As `Work.spend`, without the call.
+        judging.left -= len(path) // _COMPARED
+        if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
+            judging.spend(0, segments)
+        head = path[1 : path.rfind("/")].encode()
+        none_begins = self._none_begins
+        if not head or (
+            none_begins(map(crc32, head.split(b"/")))
+            if none_begins is not None
+            else not self._may_float(head)
+        ):
+            return ()
         found: list[Verdict] = []
         self._search_floating(path, False, judging, found)
         if self._floating_nocase and (lower := path.lower()) != path:
             self._search_floating(lower, True, judging, found)
+        judging.anywhere = found
         return found
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:

@@ -3,7 +3,7 @@
 MediaWiki finds a page by a title that it makes of what is asked for (`MediaWikiTitleCodec`), and leads to the
 page's own URL only where no parameter is behind it: ``/wiki/Listed%20page?utm_source=x``,
 ``/wiki/_listed__page?x`` and ``/w/index.php?title=Listed+page&x`` are ``/wiki/Listed_page``. A wiki that
-tells ``polish`` from ``Polish``, as dictionaries do, or has a page ``C#``, does so in names of one word.
+tells ``polish`` from ``Polish``, as dictionaries do, or has a page ``C#``, does so in short names.
 """
 
 import re
@@ -12,7 +12,10 @@ from urllib.parse import quote
 
 from urlward.engine.url import byte_string, spelled, unescape_once
 
-OWN_TITLE = r"(?![_:]|[a-z][^_&]*_)(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z))++"
+_WORD = 8
+"""Characters of one word that is the same with another first letter."""
+
+OWN_TITLE = rf"(?![_:]|[a-z](?:[^_&]*_|[^&]{{{_WORD - 1}}}))(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z))++"
 """Expression of most titles that a page has itself, as sent."""
 
 _is_own = re.compile(OWN_TITLE).fullmatch
@@ -52,7 +55,7 @@ def _title(asked: str) -> str:
     except UnicodeError:
         return ""
     title = _BLANKS("_", _MARKS("", normalize("NFC", text))).strip("_").removeprefix(":").strip("_")
-    if "_" in title:
+    if "_" in title or len(title) >= _WORD:
         title = title.partition("#")[0].rstrip("_")
         if len(first := title[:1].upper()) == 1:
             title = first + title[1:]

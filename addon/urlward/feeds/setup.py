@@ -150,7 +150,8 @@ def configured_keeper(
 
 def make_neighbours(config: Config) -> Neighbours | None:
     """Make the table of neighbours, where a configuration names MAC addresses."""
-    return Neighbours() if any(group.macs for group in config.group) else None
+    named = {mac for group in config.group for mac in group.macs}
+    return Neighbours(named) if named else None
 
 
 def make_policy(config: Config, keeper: Keeper | None, neighbours: Neighbours | None = None) -> Policy | None:

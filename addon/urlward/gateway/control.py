@@ -117,7 +117,7 @@ class Status:
     """Status of the rules in the kernel.
 
     Attributes:
-        setup: what the rules are for; None where there are none.
+        setup: what the rules are for; None where there are none, or another hand has made the table dormant.
         alive: whether a worker lives.
         contested: whether another hand has removed the rules again and again, and they were put back.
         interfaces: where clients come in, as the rules have them.
@@ -192,6 +192,8 @@ def _up(nft: Nft, plan: RulesPlan, *, replace: bool) -> bool:
         existing += _with_elements(nft, name, existing)
     script = rules(plan, existing)
     try:
+        if _is_dormant(existing):
+            nft.run(f"add table {FAMILY_AND_NAME}")  # alone, or the kernel refuses both
         nft.check(script)
         with closing(Routing()) as routing:
             try:
@@ -247,7 +249,7 @@ def status(nft: Nft) -> Status:
         NftError: the kernel refuses.
     """
     listing = _listing(nft)
-    setup = Setup.of(listing)
+    setup = None if _is_dormant(listing) else Setup.of(listing)
     counts = {
         kind: (_count(nft, listing, names[0]), _count(nft, listing, names[1]))
         for kind, names in _COUNTED.items()
@@ -310,6 +312,11 @@ def _listing(nft: Nft) -> list[dict[str, Any]]:
         return nft.json(f"list table {FAMILY_AND_NAME}", terse=True)
     except NoTableError:
         return []
+
+
+def _is_dormant(listing: Iterable[dict[str, Any]]) -> bool:
+    """Whether the kernel has the table, and no packet comes to it."""
+    return any("dormant" in one.get("table", {}).get("flags", ()) for one in listing)
 
 
 def _routes() -> str:

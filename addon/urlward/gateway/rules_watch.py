@@ -331,6 +331,8 @@ class RulesWatch:
         self._copy, self._generation = TableCopy.read(self._netlink)
         self._kernel.take_structure(self._copy)
         self._there = bool(self._copy)
+        if self._copy.awaken():  # while nobody watched
+            self._removed("", 0)
         self._pending.clear()
 
     def _look_at_interfaces(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -32,6 +33,8 @@ _SOCKET = Path("/etc/systemd/system/sockets.target.wants/urlward.socket")
 """There where the socket of a proxy is enabled."""
 
 _UNPRIVILEGED = 1024
+_SHOWN_WITHIN = 5.0
+"""Seconds that systemd has to say how a unit is."""
 
 
 def files(config_path: Path | None, config: Config) -> dict[Path, str]:
@@ -164,7 +167,26 @@ def unready(config: Config) -> list[str]:
     """
     if config.file != SYSTEM or os.geteuid() != 0 or _user()[0] < 0:
         return []
-    return _faults(SYSTEM, config)
+    return [*_faults(SYSTEM, config), *_read_only(config)]
+
+
+def _read_only(config: Config) -> Iterator[str]:
+    """What of a configuration the unit in force, perhaps an older one, keeps from being written."""
+    command = ("systemctl", "show", "-p", "ProtectSystem", "-p", "ReadWritePaths", UNIT.name)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SHOWN_WITHIN)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return  # no systemd that would start it
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    if found.get("ProtectSystem") != "strict":
+        return
+    writable = [path.lstrip("-+") for path in found.get("ReadWritePaths", "").split()]
+    for one in _written(config):
+        if not any(map(one.is_relative_to, writable)):
+            yield (
+                f"{one}: the unit lets nothing be written there: systemctl edit {NAME}, with "
+                f"ReadWritePaths={one} under [Service], and restart it; of a gateway: urlward gateway install"
+            )
 
 
 def _faults(path: Path, config: Config) -> list[str]:

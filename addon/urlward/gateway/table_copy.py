@@ -34,7 +34,8 @@ _A_MESSAGE = 60_000
 """Bytes of elements in one; an attribute has 65,535 at most."""
 
 _TIMEOUT_FLAG, _EVAL_FLAG = 0x10, 0x20
-_OF_TABLE = (1, 2)
+_FLAGS, _DORMANT_FLAG = 2, 0x1
+_OF_TABLE = (1, _FLAGS)
 """Name and flags."""
 
 _OF_CHAIN = (1, 3, 4, 5, 7, 12)
@@ -223,6 +224,14 @@ class TableCopy:
             if not self.is_filled(name)
             for key in its
         )
+
+    def awaken(self) -> bool:
+        """Take the flag away with which no packet comes to the table; returns whether it was there."""
+        flags = dict(attributes(self._table)).get(_FLAGS, b"")
+        dormant = bool(flags) and bool(int.from_bytes(flags) & _DORMANT_FLAG)
+        if dormant:
+            self._table = only(self._table, (1,)) + attribute(_FLAGS, bytes(4))
+        return dormant
 
     def may_grow(self, name: str) -> bool:
         """Whether anybody may put elements into a set: those that come with a time filter more, not less."""

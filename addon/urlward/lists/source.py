@@ -207,7 +207,7 @@ def check_entries(path: object, report: Report, before: Report) -> None:
         + (f", {bad} lines could not be read" if bad else "")
         + (f", {unsupported} lines are of a kind that cannot be taken" if unsupported else "")
         + (f"; first: {first[0]}" if first else "")
-        + _looks_like(report),
+        + (_looks_like(report) or "; of another tool? see urlward help formats" * bool(bad)),
         bad_lines,
     )
 

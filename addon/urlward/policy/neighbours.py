@@ -2,16 +2,19 @@
 
 The table is read in the background, every few seconds and soon after an address comes up that is not in
 it, so that a request never waits for it. Until then a new client is in the group of its network.
+
+The table may have tens of thousands of rows, and change all the time, by whoever takes one address after
+another. So of a row whose MAC address no group names nothing is read but its address, and it makes no change.
 """
 
 import asyncio
-import json
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any
+
+import msgspec
 
 from urlward.engine.entry import canonical_network
 from urlward.engine.errors import UrlwardError
@@ -28,28 +31,50 @@ _COMMAND = ("ip", "-j", "neigh", "show")
 _TIMEOUT = 5.0
 
 
+class Neighbour(msgspec.Struct, frozen=True, gc=False):
+    """Row of the table.
+
+    Attributes:
+        dst: address.
+        lladdr: MAC address; empty where none is known.
+        state: of the row.
+    """
+
+    dst: str
+    lladdr: str = ""
+    state: list[str] = []
+
+
+_ROWS = msgspec.json.Decoder(list[Neighbour])
+
+
 class Neighbours:
     """Table of the MAC addresses of on-link clients.
 
     Args:
-        read: gives address and MAC address of each neighbour.
+        named: MAC addresses that groups name, in lower case.
+        read: gives the rows of the table.
 
     Attributes:
-        changes: rises whenever an address has come to another MAC address.
+        changes: rises whenever an address has come to one of these MAC addresses, or has it no more.
     """
 
-    def __init__(self, read: Callable[[], dict[str, str]] | None = None) -> None:
+    def __init__(self, named: Collection[str], read: Callable[[], Sequence[Neighbour]] | None = None) -> None:
         self.changes = 0
+        self._named = frozenset(named)
         self._read = read or read_table
         self._macs: dict[str, str] = {}
+        self._there: set[str] = set()
+        """All addresses of the table, so that nobody is looked for who is there."""
         self._wanted = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = False
 
     def mac(self, address: str) -> str | None:
-        """MAC address of a client, in lower case with colons; None where it is not known (yet)."""
+        """MAC address of a client, in lower case with colons; None where it is not known (yet), or no group
+        names it."""
         found = self._macs.get(address)
-        if found is None and not self._wanted.is_set():
+        if found is None and address not in self._there and not self._wanted.is_set():
             if self._loop is None:
                 self._wanted.set()
             else:  # who asks may be in any thread (`urlward.library`)
@@ -60,7 +85,7 @@ class Neighbours:
     def refresh(self) -> None:
         """Read the table now. Where that fails, what is known stays, and the log says so once."""
         try:
-            self._take(self._read())
+            self._take(*self._look())
         except UrlwardError as e:
             self._failed(e)
 
@@ -69,7 +94,7 @@ class Neighbours:
         self._loop = asyncio.get_running_loop()
         while True:
             try:
-                self._take(await asyncio.to_thread(self._read))
+                self._take(*await asyncio.to_thread(self._look))
             except UrlwardError as e:
                 self._failed(e)
             await asyncio.sleep(SOON)
@@ -80,8 +105,22 @@ class Neighbours:
                 pass
             self._wanted.clear()
 
-    def _take(self, macs: dict[str, str]) -> None:
+    def _look(self) -> tuple[dict[str, str], set[str]]:
+        """Named MAC addresses by address, and all addresses; an address that two interfaces know under
+        different MAC addresses is nobody's."""
+        rows = [row for row in self._read() if row.lladdr and "FAILED" not in row.state]
+        named = {row.dst for row in rows if row.lladdr.lower() in self._named}
+        found: dict[str, set[str]] = {}
+        for row in rows:
+            if row.dst in named:
+                address = canonical_network(str(ip_address(row.dst.partition("%")[0])))
+                found.setdefault(str(address.network_address), set()).add(row.lladdr.lower())
+        macs = {address: next(iter(of_it)) for address, of_it in found.items() if len(of_it) == 1}
+        return macs, {row.dst for row in rows}
+
+    def _take(self, macs: dict[str, str], there: set[str]) -> None:
         self._told = False
+        self._there = there
         if macs != self._macs:
             self._macs = macs
             self.changes += 1
@@ -92,10 +131,8 @@ class Neighbours:
         self._told = True
 
 
-def read_table() -> dict[str, str]:
-    """Read the address and MAC address of every neighbour, as ``ip neigh`` of iproute2 does.
-
-    An address that two interfaces know under different MAC addresses is nobody's.
+def read_table() -> Sequence[Neighbour]:
+    """Read the rows of the kernel's table, as ``ip neigh`` of iproute2 does.
 
     Raises:
         UrlwardError: there is no ``ip``, or it fails.
@@ -107,16 +144,6 @@ def read_table() -> dict[str, str]:
     if done.returncode:
         raise UrlwardError(f"ip -j neigh ends with {done.returncode}")
     try:
-        return _macs(json.loads(done.stdout or b"[]"))
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        return _ROWS.decode(done.stdout or b"[]")
+    except msgspec.DecodeError as e:
         raise UrlwardError("ip -j neigh says nothing that is understood") from e
-
-
-def _macs(table: list[dict[str, Any]]) -> dict[str, str]:
-    found: dict[str, set[str]] = {}
-    for neighbour in table:
-        mac = neighbour.get("lladdr")
-        if mac and "FAILED" not in neighbour.get("state", ()):
-            address = canonical_network(str(ip_address(neighbour["dst"].partition("%")[0])))
-            found.setdefault(str(address.network_address), set()).add(mac.lower())
-    return {address: next(iter(macs)) for address, macs in found.items() if len(macs) == 1}

@@ -364,7 +364,9 @@ def line_of(entry: OwnEntry, key: Key) -> str:
     try:
         return key.unseal(entry.sealed).decode()
     except ArtifactError as e:
-        raise UrlwardError(f"own entry {entry.id} does not open under the local key") from e
+        raise UrlwardError(
+            f"own entry {entry.id} does not open under the local key: remove it, and add it anew"
+        ) from e
 
 
 def own_entries(state: Path) -> list[OwnEntry]:

@@ -12,8 +12,9 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from urlward.engine.errors import UrlwardError
 from urlward.plan import Address
@@ -53,13 +54,9 @@ def open_sockets(
     if address.kind == "unix":
         return [_open_unix(Path(address.host))]
     made: list[socket.socket] = []
-    port, flags = address.port, socket.AI_PASSIVE
+    port = address.port
     try:
-        found = socket.getaddrinfo(address.host or None, port, type=_KINDS[address.kind], flags=flags)
-    except UnicodeError as e:
-        raise socket.gaierror(socket.EAI_NONAME, "no host name") from e
-    try:
-        for family, kind, protocol, _, where in dict.fromkeys(found):
+        for family, kind, protocol, _, where in dict.fromkeys(_found(address)):
             same = [one for one in given if _is_at(one, family, kind, where)]
             if same:
                 made.append(same[0].dup())
@@ -84,6 +81,20 @@ def open_sockets(
         _close(made)
         raise
     return made
+
+
+def _found(address: Address) -> list[Any]:
+    """What the system's resolver says of an address of TCP or UDP.
+
+    Raises:
+        OSError: nothing.
+    """
+    try:
+        return socket.getaddrinfo(
+            address.host or None, address.port, type=_KINDS[address.kind], flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as e:
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from e
 
 
 def _open_unix(path: Path) -> socket.socket:
@@ -113,6 +124,30 @@ def _prepare(one: socket.socket, *, reuse_port: bool) -> None:
 
 def _is_at(one: socket.socket, family: int, kind: int, where: Sequence[object]) -> bool:
     return (one.family, one.type) == (family, kind) and list(one.getsockname()[:2]) == list(where[:2])
+
+
+def _misfit(one: socket.socket, used: Set[tuple[int, Any]]) -> str:
+    """Why a socket that the service manager has passed is of no use; empty where it is.
+
+    Args:
+        one: the socket.
+        used: kinds, hosts and ports that are listened on.
+    """
+    if one.family not in (socket.AF_INET, socket.AF_INET6):
+        return "socket activation: a socket that is no TCP or UDP socket was passed"
+    host, port = one.getsockname()[:2]
+    where = Address(host, port, "")
+    if host == "::" and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return (
+            f"socket activation: {where} takes IPv4 as well; set BindIPv6Only=ipv6-only, and have "
+            "a line for each family"
+        )
+    if (one.type, (host, port)) in used:
+        return ""
+    return (
+        f"socket activation: {where} was passed, and no mode listens there: `listen` and the "
+        "socket unit have to name the same address (urlward help install)"
+    )
 
 
 def make_transparent(one: socket.socket) -> None:
@@ -179,6 +214,9 @@ class Listeners:
             for sockets in made.values():
                 _close(sockets)
             text = "name or service not known" if isinstance(e, socket.gaierror) else e.strerror or str(e)
+            if e.errno == errno.EADDRINUSE:
+                used = {(kind, where[:2]) for _, kind, _, _, where in _found(address)}
+                text += "".join(f"; {why}" for one in given if (why := _misfit(one, used)))
             raise UrlwardError(f"cannot listen on {address}: {text}") from e
         self._sockets |= made
 
@@ -210,24 +248,8 @@ class Listeners:
         """
         used = {(s.type, s.getsockname()[:2]) for sockets in self._sockets.values() for s in sockets}
         for one in self._given:
-            if one.family not in (socket.AF_INET, socket.AF_INET6):
-                raise UrlwardError("socket activation: a socket that is no TCP or UDP socket was passed")
-            host, port = one.getsockname()[:2]
-            where = Address(host, port, "")
-            if (
-                one.family == socket.AF_INET6
-                and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-                and host == "::"
-            ):
-                raise UrlwardError(
-                    f"socket activation: {where} takes IPv4 as well; set BindIPv6Only=ipv6-only, and have "
-                    "a line for each family"
-                )
-            if (one.type, (host, port)) not in used:
-                raise UrlwardError(
-                    f"socket activation: {where} was passed, and no mode listens there: `listen` and the "
-                    "socket unit have to name the same address (urlward help install)"
-                )
+            if why := _misfit(one, used):
+                raise UrlwardError(why)
 
     def _check(self, address: Address, given: Sequence[socket.socket]) -> None:
         """Shared addresses do not conflict, so a second urlward would take a part of the first's clients."""

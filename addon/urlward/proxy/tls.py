@@ -33,6 +33,10 @@ _LEAVES: Final = 500
 _SESSIONS: Final = 1000
 """Origins whose sessions are kept to be resumed."""
 
+_CHAIN: Final = 1 << 13
+"""Bytes of certificates that a session may have which is kept, since OpenSSL keeps them with it, as ten times
+as many bytes. Servers send 3,000 to 6,000, and may send 100,000."""
+
 _LONGEST_NAME: Final = 63
 _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 """How long before now and after it a certificate is valid (browsers take no more than 200 days)."""
@@ -40,6 +44,9 @@ _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 _RENEWED: Final = 86_400.0
 """Seconds for which a certificate is shown. A filter may run for longer than one is valid, and may have begun
 under a clock that has been set since, by years where the machine keeps no time of its own."""
+
+_DER: Final = 2
+"""`ENCODING_DER` of OpenSSL's side of Python's ssl."""
 
 # OpenSSL's texts for these (x509_vfy.h) have the name in Python's words, which may stand nowhere.
 _MISMATCHES = {62: "hostname mismatch", 64: "IP address mismatch"}
@@ -138,6 +145,11 @@ class Tls:
             # What was whole is passed on; nothing behind it can be.
             self.damaged = True
         return parts[0] if len(parts) == 1 else b"".join(parts), ended
+
+    def chain(self) -> int:
+        """Bytes of the certificates that the other side has sent."""
+        inner: Any = self.session._sslobj  # type: ignore[attr-defined] # public from Python 3.13 on
+        return sum(len(one.public_bytes(_DER)) for one in inner.get_unverified_chain() or ())
 
     def shut_down(self) -> None:
         """Send close_notify (RFC 8446 section 6.1): no more will be sent."""
@@ -305,7 +317,7 @@ class Origins:
     def keep(self, address: tuple[str, int, str], name: bytes, tls: Tls) -> None:
         """Store a session so that it can be resumed."""
         session = tls.session.session
-        if session is not None and session.has_ticket:
+        if session is not None and session.has_ticket and tls.chain() <= _CHAIN:
             self._sessions[tls.session.context, address, name] = session
 
     def _context(self, name: str, protocols: tuple[str, ...]) -> ssl.SSLContext:

@@ -3,6 +3,7 @@ for."""
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from urlward.engine.dates import time_text
@@ -10,7 +11,7 @@ from urlward.records.store import EventQuery
 from urlward.state.audit import append
 
 AGAIN = 3_600.0
-"""Seconds in which the same reading is told once: a page that is open looks for new events by itself."""
+"""Seconds in which the same search is told once: a page that is open looks for new events by itself."""
 
 
 class Readings:
@@ -38,6 +39,7 @@ class Readings:
             StateError: it cannot be written; then no such event may be shown.
         """
         now = self._clock()
+        query = replace(query, before=None)  # further pages are of the same search
         told = {reading: at for reading, at in self._told.copy().items() if 0 <= now - at < AGAIN}
         if (who, query, form) not in told:
             append(self._state, who, "events-read", now, form=form, **_fields(query))
@@ -52,6 +54,5 @@ def _fields(query: EventQuery) -> dict[str, object]:
         **{name: time_text(at // 1000) for name, at in times.items() if at is not None},
         **{name: getattr(query, name) for name in ("list", "category", "entry", "group", "reference")},
         "of_one_client": query.client is not None,
-        "older": query.before is not None,
     }
     return {name: value for name, value in found.items() if value}

@@ -38,6 +38,7 @@ def test_columns_that_are_called_like_fields_need_no_naming() -> None:
     [
         ("http://secret.example/\n", {}, "no column that says what to block"),
         ("http://secret.example/\n", {"url": "link"}, "line 1 names no column 'link'"),
+        ("url,Action\nsecret.example,allow\n", {}, "a column 'action': --column url=NAME says"),
         ("id\n", {"id": "id"}, "no column that says what to block"),
         ("1\n", {"id": "1"}, "no column that says what to block"),
     ],
@@ -95,6 +96,9 @@ def test_other_columns_may_be_of_any_encoding() -> None:
     ("record", "line"),
     [
         ({"url": "http://a.example/x"}, "http://a.example/x"),
+        ({"url": "a.example"}, "0.0.0.0 a.example"),
+        ({"url": ".a.example"}, "a.example"),
+        ({"url": ".a.example/x"}, "http://a.example/x subdomains"),
         ({"url": "", "host": "a.example"}, "0.0.0.0 a.example"),
         ({"host": "a.example", "path": "x/y?z=1"}, "http://a.example/x/y?z=1"),
         ({"host": "a.example", "path": "/*"}, "http://a.example/%2A"),

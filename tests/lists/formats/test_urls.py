@@ -29,6 +29,19 @@ def test_a_host_is_that_host_alone() -> None:
         assert not blocks(url).blocked
 
 
+def test_a_dot_in_front_stands_for_subdomains() -> None:
+    blocks = matcher(*lines("urls", ".a.example\n.b.example:8080\n.c.example/x\n")).check_url
+    for url in (
+        "http://a.example/any",
+        "http://sub.a.example/",
+        "http://s.b.example:8080/",
+        "http://s.c.example/x",
+    ):
+        assert blocks(url).blocked
+    for url in ("http://sub.b.example/", "http://s.c.example/"):
+        assert not blocks(url).blocked
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

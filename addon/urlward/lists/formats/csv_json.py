@@ -37,7 +37,7 @@ from urlward.lists.formats.format import (
     stream_of,
     text_lines,
 )
-from urlward.lists.formats.write import attributes, domain, file_digest, host_alone, page
+from urlward.lists.formats.write import address, attributes, domain, file_digest, host_alone, page
 
 _CHUNK = 1 << 16
 _ESCAPE = re.compile(
@@ -216,7 +216,7 @@ def _distance(get: Get, algorithm: str) -> str:
 def _entry(get: Get) -> str:
     url, host = get("url"), get("host")
     if url:
-        return page(url)
+        return address(url)
     if host:
         path = get("path")
         if not path:
@@ -244,6 +244,10 @@ def read_csv(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped
             yield from found(getter(row[1], columns), row[0], options.category)
 
 
+_DECISIONS = frozenset({"action", "decision", "verdict"})
+"""Columns by which a table, such as a firewall's policy, may have rows that allow."""
+
+
 def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
     """Map fields to the index of their column.
 
@@ -257,6 +261,10 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
     names = [name.strip().lower() for name in header]
     columns = {}
     if not wanted:
+        if says := next((name for name in names if name in _DECISIONS), ""):
+            raise FormatError(
+                f"a column {says!r}: --column url=NAME says that all rows block, whatever it has"
+            )
         names = [digest_named(name) or name for name in names]
         # A table of addresses that has digests too is of what was found there: it lists the addresses.
         addresses = any(name in NAMES for name in names)
@@ -460,7 +468,7 @@ def _found(kind: str, signal: str, number: int, category: str) -> Found | Skippe
 
 def _signal(kind: str, text: str) -> str:
     if kind == "url":
-        return page(text)
+        return address(text)
     if kind not in _SIGNALS:
         raise NotTakenError("a kind of signal that no entry stands for")
     return file_digest(_SIGNALS[kind], text)

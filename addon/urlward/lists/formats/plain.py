@@ -1,8 +1,7 @@
 """Plain lists, of one entry a line: the list grammar's own, hosts files (hosts(5)), and URLs.
 
 A name that a hosts file leads to nowhere is blocked, and that name alone, as a resolver that reads the file
-would. A URL is that page. A line among URLs that is only a host, without scheme or slash, is that host alone,
-any path: a list of URLs that names a host means no other host. A name without a dot is refused as a slip.
+would. What a line among URLs stands for, `urlward.lists.formats.write.address` says.
 """
 
 import re
@@ -12,9 +11,8 @@ from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES, HOSTS_SINKS, with_attribute
-from urlward.engine.url import split_authority
 from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, not_taken, text_lines
-from urlward.lists.formats.write import attributes, category_of, host_alone, page
+from urlward.lists.formats.write import address, attributes, category_of, host_alone
 
 
 def read_native(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
@@ -82,21 +80,8 @@ def read_urls(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skippe
         url = text.lstrip()
         column = len(text) - len(url) + 1
         try:
-            yield Found(_line(url) + more, number, column)
+            if len(url.split()) > 1:
+                raise NotTakenError("white space inside, which is %20 in a URL", unsupported=False)
+            yield Found(address(url) + more, number, column)
         except (UrlError, NotTakenError) as e:
             yield not_taken(number, column, e)
-
-
-def _line(url: str) -> str:
-    if len(url.split()) > 1:
-        raise NotTakenError("white space inside, which is %20 in a URL", unsupported=False)
-    if "://" in url or url.startswith("//"):
-        return page(url)
-    if any(c in url for c in "/\\?#@"):
-        return page(url)
-    host, port = split_authority(url)
-    if "." not in host and not host.startswith("["):
-        raise NotTakenError("a name without a dot", unsupported=False)
-    if port == 0:
-        raise NotTakenError("port 0", unsupported=False)
-    return host_alone(host) + (f" port={port}" if port else "")

@@ -108,6 +108,30 @@ def page(url: str) -> str:
     return f"{name or 'http'}://{entry_host(host)}{'' if port is None else f':{port}'}{_escaped(target)}"
 
 
+def address(url: str) -> str:
+    """Line for a URL as lists of URLs have it.
+
+    What is only a host, without scheme or slash, is that host alone, any path: a list of URLs that names a
+    host means no other host. With a dot in front it stands for subdomains too, as for Squid and firewalls.
+
+    Raises:
+        NotTakenError: as of `page`, or a name without a dot, a slip.
+        UrlError: not a URL.
+    """
+    if _PLAIN_URL(url):
+        return url
+    below = url.startswith(".")
+    url = url[below:]
+    if url.startswith("//") or any(c in url for c in "/\\?#@"):
+        return page(url) + " subdomains" * below
+    host, port = split_authority(url)
+    if "." not in host and not host.startswith("["):
+        raise NotTakenError("a name without a dot", unsupported=False)
+    if port == 0:
+        raise NotTakenError("port 0", unsupported=False)
+    return (domain if below else host_alone)(host) + (f" port={port}" if port else "")
+
+
 def file_digest(algorithm: str, digest: str) -> str:
     """Line for a file.
 
