@@ -46,8 +46,8 @@ _RENEWED: Final = 86_400.0
 under a clock that has been set since, by years where the machine keeps no time of its own."""
 
 _CLIENTS: Final = 100
-"""Sessions of clients without tickets that a certificate's context keeps before it is made anew: OpenSSL keeps
-20,480 of each for two hours, and has no bound for all."""
+"""Sessions of clients without tickets that a certificate's context keeps before it is made anew: OpenSSL
+keeps 20,480 of each for two hours, and has no bound for all."""
 
 _DER: Final = 2
 """`ENCODING_DER` of OpenSSL's side of Python's ssl."""
