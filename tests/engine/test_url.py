@@ -12,7 +12,7 @@ from engine.support import examples
 from urlward.engine import readings as readings_module
 from urlward.engine import url as url_module
 from urlward.engine.errors import UrlError
-from urlward.engine.readings import path_readings, target_readings
+from urlward.engine.readings import is_one_page, path_readings, target_readings
 from urlward.engine.url import (
     CanonicalUrl,
     canonical_host,
@@ -1228,6 +1228,12 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
         assert found == f"/a?x{quote(letters, safe='')}y"
     else:
         assert found == f"/a?x{text}y"
+
+
+def test_no_longer_title_is_looked_at_than_a_wiki_has() -> None:
+    """From each of 10,000 of these, the rest of the path was looked through, which took seconds."""
+    assert is_one_page("/wiki/A" * 30)
+    assert not is_one_page("/wiki/A" * 50)
 
 
 SERVICES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image", "/styles/a/public/")

@@ -20,6 +20,7 @@ from mitmproxy.options import Options
 
 from e2e.support import make_authority
 from proxy.rig import Rig
+from urlward.proxy import tls
 from urlward.proxy.tls import Certificates, Origins, Tls, reason_of
 from urlward.proxy.upstream import Pool
 
@@ -201,6 +202,20 @@ def test_a_context_is_made_once(certificates: Certificates, trusting: ssl.SSLCon
     tls = Tls(context, client_side=False)
     Session(again, tls, (bios, (tls.incoming, tls.outgoing))).shake()
     assert again.session_reused
+
+
+def test_sessions_of_clients_without_tickets_have_a_bound(
+    certificates: Certificates, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of TLS 1.2. One client, by one name after another, had megabytes kept for each."""
+    monkeypatch.setattr(tls, "_CLIENTS", 3)
+    trusting.maximum_version = ssl.TLSVersion.TLSv1_2
+    trusting.options |= ssl.OP_NO_TICKET
+    contexts = []
+    for _ in range(7):
+        contexts.append(certificates.context("plain.example"))
+        with_client(contexts[-1], trusting, "plain.example")
+    assert [contexts.count(one) for one in dict.fromkeys(contexts)] == [3, 3, 1]
 
 
 def test_settings_of_clients_sessions(store: CertStore, trusting: ssl.SSLContext) -> None:

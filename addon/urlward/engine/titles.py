@@ -15,7 +15,13 @@ from urlward.engine.url import byte_string, spelled, unescape_once
 _WORD = 8
 """Characters of one word that is the same with another first letter."""
 
-OWN_TITLE = rf"(?![_:]|[a-z](?:[^_&]*_|[^&]{{{_WORD - 1}}}))(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z))++"
+_MOST = 255
+"""Bytes of a title at most. From each ``/wiki/`` of a path, the rest of it would be looked through."""
+
+OWN_TITLE = (
+    rf"(?![_:]|[a-z](?:[^_&]{{,{_WORD}}}_|[^&]{{{_WORD - 1}}}))"
+    rf"(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z)){{1,{_MOST}}}+"
+)
 """Expression of most titles that a page has itself, as sent."""
 
 _is_own = re.compile(OWN_TITLE).fullmatch

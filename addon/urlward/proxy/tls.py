@@ -45,6 +45,10 @@ _RENEWED: Final = 86_400.0
 """Seconds for which a certificate is shown. A filter may run for longer than one is valid, and may have begun
 under a clock that has been set since, by years where the machine keeps no time of its own."""
 
+_CLIENTS: Final = 100
+"""Sessions of clients without tickets that a certificate's context keeps before it is made anew: OpenSSL
+keeps 20,480 of each for two hours, and has no bound for all."""
+
 _DER: Final = 2
 """`ENCODING_DER` of OpenSSL's side of Python's ssl."""
 
@@ -212,7 +216,7 @@ class Certificates:
         # Nobody's certificate has the dot of a full name, and Firefox takes none that has.
         names = tuple(dict.fromkeys(name.rstrip(".") or name for name in names))
         made, context = self._contexts.get((http2, names), (0.0, None))
-        if context is None or abs(now - made) >= _RENEWED:
+        if context is None or abs(now - made) >= _RENEWED or context.session_stats()["number"] >= _CLIENTS:
             context = self._make(names, now, http2=http2)
             self._contexts[http2, names] = now, context
         return context
