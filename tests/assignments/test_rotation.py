@@ -413,22 +413,26 @@ def test_leases_between_two_imports_are_not_known_where_the_file_is_written_anew
 ) -> None:
     """By Kea's cleanup, or by dhcpd: of each address it has the last one."""
     log, gone, nobody = Log(store, tmp_path / "leases", format_), "198.51.100.9", "198.51.100.10"
+    never_again = "198.51.100.11"
     log.path.write_text(leases(format_, (A, "anna", 0), (B, "berta", 0), (gone, "carla", 0)))
+    with log.path.open("a") as file:
+        file.write(leases(format_, (never_again, "erna", 0), goes_on=True))
     assert log.read(100).left == 0
     log.rotate("leases~")
     log.path.write_text(leases(format_, (B, "berta", 0), (A, "zoe", 3000)))
     assert log.read(3700).left == at(100)
     assert spans(store) == [(100, 3700)]
     with log.path.open("a") as file:
-        file.write(leases(format_, (A, "anna", 5000), goes_on=True))
+        file.write(leases(format_, (A, "anna", 5000), (gone, "dora", 5000), goes_on=True))
     assert log.read(5500).left == 0
     assert [told(store, seconds) for seconds in (50, 1000, 2999, 3500, 4000, 5400)] == [
         ("one", ["anna"]), ("ambiguous", ["anna"]), ("ambiguous", ["anna"]), ("one", ["zoe"]),
         ("one", ["zoe"]), ("one", ["anna"]),
     ]  # fmt: skip
     assert all(told(store, seconds, B) == ("one", ["berta"]) for seconds in (50, 1000, 3650, 5400))
-    assert [told(store, seconds, gone) for seconds in (50, 1000, 4000)] == [
-        ("one", ["carla"]), ("ambiguous", ["carla"]), ("ambiguous", ["carla"]),
+    # Nor does whoever comes next make certain up to when she had it.
+    assert [told(store, seconds, gone) for seconds in (50, 1000, 4000, 5400)] == [
+        ("one", ["carla"]), ("ambiguous", ["carla"]), ("ambiguous", ["carla"]), ("one", ["dora"]),
     ]  # fmt: skip
     assert [told(store, seconds, nobody)[0] for seconds in (50, 1000, 4000)] == ["none", "ambiguous", "none"]
     assert " was written anew by its server, " in answer_lines(asked(store, 1000))[2]
@@ -450,6 +454,24 @@ def test_leases_between_two_imports_are_not_known_where_the_file_is_written_anew
         purge_assignments(store, at(before))
         assert spans(store) == left
     assert told(store, 5900, B) == ("one", ["berta"])
+
+
+def test_files_of_leases_that_are_imported_together_lack_nothing(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """However long the first of them takes."""
+    log, then = Log(sqlite_store, tmp_path / "leases", "kea"), tmp_path / "leases.2"
+    then.write_text(leases("kea", (A, "anna", 0)))
+    log.path.write_text(leases("kea", (B, "berta", 0)))
+    source = sqlite_store.source("kea", "kea", str(log.path))
+    seconds = iter(range(100, 200, 10))
+    for path in (then, log.path):
+        import_file(
+            sqlite_store, source, path, ReadOptions(), lambda: at(next(seconds)) / 1000, begun=at(100) / 1000
+        )
+        source = sqlite_store.source("kea", "kea", str(log.path))
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 150) == ("one", ["anna"])
 
 
 @pytest.mark.parametrize("is_quiet", [False, True])

@@ -203,6 +203,10 @@ def test_who_reads_events_of_clients_is_in_the_audit_log_once_an_hour(
             assert browser.get(f"{path}{query}{event(44)['reference']}").status == 200
         assert operator.get(f"{path}{query}ZZZZ-ZZZZ-ZZZZ").status == 200  # which shows nobody
         assert operator.get(f"{path}{query}{event(44)['reference']}&before={event(49)['id']}").status == 200
+        # A script's next look, at what has come since its last one.
+        later = query.replace("2026-11-25", "2026-11-25T09:47Z")
+        answer = operator.get(f"{path}{later}{event(44)['reference']}" + "&limit=9" * ("." not in path))
+        assert event(44)["client"] in answer.data.decode()
     told = [
         line
         for line in read_audit(site.state)

@@ -174,6 +174,7 @@ class FileReader:
         *,
         follows: bool = False,
         begins: bool = True,
+        begun: float | None = None,
     ) -> None:
         """Open the file, and find out how far it was read.
 
@@ -186,6 +187,7 @@ class FileReader:
             follows: whether what is written to it is read at once.
             begins: whether nobody has read the one before to its end; who follows has, but another may have
                 been rotated away between both.
+            begun: when the import began that this is part of, as the clock says; now where it is not given.
 
         Raises:
             AssignmentError: unreadable, or not of the source's format.
@@ -195,6 +197,7 @@ class FileReader:
         with _told(path):
             self.fd = regular_fd(path)
         self._opened = int(clock() * 1000)
+        self._begun = self._opened if begun is None else int(begun * 1000)
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[Future[None], Imported] | None = None
@@ -383,13 +386,15 @@ class FileReader:
         sightings = [*without_far_ends(parsed.sightings, self._asked)]
         if sightings and self._source.format in _LOGS:
             self._note_span(sightings)
+        anew = self._position is None
+        lost = self._lost() if anew and self._source.format in LEASES else []
+        for gap in lost:
+            self._store.doubt(gap)
         self._merger.take(sightings)
         changes = self._merger.changes
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
-        anew = self._position is None
-        if anew and self._source.format in LEASES:
-            changes.gaps += self._lost()
+        changes.gaps += lost
         position = position_at(self.fd, self._source.path, self.result.offset, self._position)
         self._position = replace(position, first=self._span[0], last=self._span[1])
         changes.position, changes.anew = self._position, anew
@@ -440,7 +445,7 @@ class FileReader:
         written anew after it was read last."""
         since = max((one.read for one in self._known if self._is_of(one.path)), default=0)
         # Of several that are imported together the first is read after all that.
-        if not self._begins or not 0 < since <= self._source.read or self._opened - since < SECOND:
+        if not self._begins or not 0 < since <= self._source.read or since >= self._begun:
             return []
         self.result.left = since
         return [Gap(self._source.id, self._source.path, since, self._opened, ANEW)]
@@ -615,6 +620,7 @@ def import_file(
     clock: Callable[[], float],
     progress: Progress = silent,
     judge: Judge = lambda _: "",
+    begun: float | None = None,
 ) -> Imported:
     """Read a file that is not written any more, or what has been written to it since the last time.
 
@@ -626,11 +632,12 @@ def import_file(
         clock: seconds since 1970-01-01 UTC.
         progress: told the share that is read.
         judge: of all of it, before any of it is taken.
+        begun: when the import began of which this is a file, as the clock says; now where it is not given.
 
     Raises:
         AssignmentError: unreadable, not of the source's format, or the store refuses.
     """
-    reader = FileReader(store, source, path, options, clock)
+    reader = FileReader(store, source, path, options, clock, begun=begun)
     try:
         looked = reader.look()
         looked.refused = judge(looked)

@@ -165,7 +165,6 @@ class Interval:
         subscriber: as the source names them.
         session: the source's, empty where it has none.
         source: what said so.
-        read: of what its source has still, when that was last read there, in ms; else 0.
     """
 
     network: str
@@ -177,7 +176,6 @@ class Interval:
     subscriber: str
     session: str
     source: SightingSource
-    read: int = 0
 
     def is_ended_by(self, other: "Interval") -> bool:
         """Whether this, which is known to have ended as the next one's began, is another `whose` with its own

@@ -39,6 +39,8 @@ LATE = 60_000
 """Milliseconds by which what a log says first may be of before what the one before it said last."""
 
 _UNSURE = (Ending.SECOND, Ending.ORDER)
+_SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, Ending.MISSED)
+"""Kinds of ends that another's beginning does not make certain."""
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
 
@@ -297,7 +299,7 @@ class Merger:
                 self._follow(key, held, new)
         elif said == _ENDED:
             self._ended(key, held if same else None, new)
-        elif same and held is not None and seen >= held[_SEEN] and held[_ENDING] != Ending.RELEASED:
+        elif same and held and held[_ENDING] != Ending.RELEASED and self._is_news(held, new):
             held[_ENDING] = Ending.RELEASED
             self._hold(key, held)
 
@@ -315,13 +317,27 @@ class Merger:
             self._end_followed(key, held)
             self._drop(key)
 
+    def _is_news(self, held: Held, new: Held) -> bool:
+        """Whether something is said of what is held that was not said after that already; of what a file of
+        leases that was written anew may lack, that it does not."""
+        return bool(new[_SEEN] >= held[_SEEN] or held[_ENDING] == Ending.MISSED)
+
+    def _end_before(self, key: Key, held: Held) -> None:
+        """End what is certain of what a file of leases that was written anew lacks: up to when it had it."""
+        if held[_ENDING] == Ending.MISSED and held[_START] < held[_SEEN] < held[_END]:
+            before = [*held]
+            before[_END], before[_ENDING] = held[_SEEN], Ending.NONE
+            self._end(key, before)
+            held[_START] = held[_SEEN]
+
     def _renew(self, key: Key, held: Held, new: Held) -> None:
         if held[_ENDING] == Ending.ORDER and new[_ENDING] == Ending.SECOND:
             new[_ENDING] = Ending.ORDER
         if new[_START] > held[_END]:
+            self._end_before(key, held)
             self._end(key, held)
             self._hold(key, new)
-        elif new[_SEEN] >= held[_SEEN]:
+        elif self._is_news(held, new):
             if new[_START] < held[_START] and not new[_SESSION]:
                 held[_START] = new[_START]
             for what in (_LAST, _END, _SEEN, _ENDING):
@@ -346,10 +362,11 @@ class Merger:
             self._hold_late(key, held, new)
             return
         if earlier[_END] > later[_START]:
-            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED):
+            if earlier[_ENDING] not in _SAID:
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
+        self._end_before(key, earlier)
         self._end_followed(key, earlier)
         if later is new:
             self._hold(key, new)
@@ -625,13 +642,15 @@ class Merger:
 
     def _decline(self, key: Key, held: Held, at: int) -> None:
         """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
+        self._end_before(key, held)
         at = max(at, held[_START])
         if at >= held[_END]:
             return
         if at > held[_START]:
-            certain = [*held]
-            certain[_END], certain[_ENDING] = at, Ending.TOLD
-            self._end(key, certain)
+            before = [*held]
+            before[_END] = at
+            before[_ENDING] = Ending.MISSED if held[_ENDING] == Ending.MISSED else Ending.TOLD
+            self._end(key, before)
         held[_START], held[_ENDING] = at, Ending.DECLINED
         if held[_END] == FOREVER:
             self._hold(key, held)

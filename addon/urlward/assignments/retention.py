@@ -262,8 +262,10 @@ def _close_gaps(connection: Connection, before: Before) -> None:
                 assignments.c.start < gap.until, assignments.c.end > gap.since,
             ),
         )  # fmt: skip
-        if gap.file == ANEW:  # what is in the file that was written anew, or ended behind it, is as before
-            touched = (and_(there, current.c.read < gap.until),)
+        if (
+            gap.file == ANEW
+        ):  # what is in the file that was written anew, or is over, says itself what is in doubt
+            touched = (and_(there, current.c.ending == int(Ending.MISSED)),)
         if not any(connection.scalar(select(exists().where(which))) for which in touched):
             connection.execute(delete(gaps).where(gaps.c.id == gap.id))
 

@@ -607,6 +607,17 @@ class AssignmentStore:
         _count(connection, source, changes, now)
         return new
 
+    def doubt(self, gap: Gap) -> None:
+        """Put in doubt, from the beginning of a gap in a file of leases on, all that has no end yet: what the
+        file has still is renewed as that is read."""
+        untold = map(int, (Ending.EXPIRY, Ending.RELEASED, Ending.NONE))
+        mine = and_(current.c.source == gap.source, current.c.ending.in_(untold))
+        # What was given back may have been so as soon as it was said last.
+        is_later = or_(current.c.seen > gap.since, current.c.ending == int(Ending.RELEASED))
+        seen = case((is_later, current.c.seen), else_=gap.since)
+        with self.changing() as connection:
+            connection.execute(update(current).where(mine).values(ending=int(Ending.MISSED), seen=seen))
+
     def gaps(self, source: int | None = None) -> list[Gap]:
         """The gaps of a source, or of all, in order."""
         wanted = select(gaps).order_by(gaps.c.source, gaps.c.since, gaps.c.id)
@@ -825,7 +836,6 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
         row.network, (row.first_port, row.last_port), row.start, row.end, getattr(row, "seen", 0),
         Ending(row.ending), row.subscriber, row.session,
         SightingSource(row.source, source.name, source.format, source.path, source.read),
-        getattr(row, "read", 0),
     )  # fmt: skip
 
 

@@ -150,6 +150,8 @@ def _found(
             if not within or (one.end % SECOND and one.end != one.start + 1):
                 continue
             found.append(replace(one, ending=Ending.WITHIN))
+        elif one.ending == Ending.MISSED and until < one.seen:
+            found.append(replace(one, ending=Ending.NONE, end=FOREVER))
         elif one.ending in _UNTOLD and until > one.source.read:
             found.append(replace(one, ending=Ending.UNREAD))
         elif one.ending == Ending.NEXT and any(map(one.is_ended_by, told.get(one.whose, ()))):
@@ -171,11 +173,7 @@ def _in_doubt_behind(
     shown = []
     certain = []
     for one in found:
-        between = [
-            gap
-            for gap in gaps
-            if one.source.id == gap.source and _may_change(gap, one, question.at + question.tolerance)
-        ]
+        between = [gap for gap in gaps if one.source.id == gap.source and _may_change(gap, one)]
         missing.update(between)
         if one.ending in _IN_DOUBT or not between:
             certain += [one] if one.ending not in _IN_DOUBT else []
@@ -195,15 +193,12 @@ def _in_doubt_behind(
     return [replace(one, ending=Ending.MISSED) if one in certain else one for one in shown]
 
 
-def _may_change(gap: Gap, one: Interval, at: int) -> bool:
-    """Whether an assignment of the same source, asked for at a time in a gap or behind it, may have ended in
-    it."""
+def _may_change(gap: Gap, one: Interval) -> bool:
+    """Whether an assignment of the same source, asked for at a gap or behind it, may have ended in it."""
     if one.start >= gap.until:
         return False
     if gap.file == ANEW:
-        # What began in it is the last of its address. What was there before has to be there still.
-        kept = one.read >= gap.until or (not one.read and one.end > gap.until)
-        return one.start < gap.since and not kept and one.ending != Ending.TOLD and one.seen < at
+        return one.ending == Ending.MISSED  # else the file has it still, or had it then
     # A session's own end, or what is said of it later, tells that it went on.
     proved = one.end if one.ending == Ending.TOLD else one.seen
     return not (one.session and proved >= min(gap.until, one.end))

@@ -188,6 +188,7 @@ def _import(args: argparse.Namespace) -> int:
     budget = read_budget(args.max_errors, "max-errors")
     store, keeper = _open_to_take(args)
     wrong = []
+    started = time.time()
     with store:
         paths = [*map(Path, args.files)]
         if args.format != RADACCT and len(paths) > 1:
@@ -206,7 +207,7 @@ def _import(args: argparse.Namespace) -> int:
                     _importing(store, args, where, keeper) as source,
                     progress_bar() as progress,
                 ):
-                    done = import_file(store, source, path, options, time.time, progress, judge)
+                    done = import_file(store, source, path, options, time.time, progress, judge, started)
             _tell(where, args.format, done, time.monotonic() - begun)
             if done.refused:
                 wrong.append(f"{where}: {done.refused}")

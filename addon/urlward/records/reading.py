@@ -1,6 +1,7 @@
 """Readings of events: lines of the audit log that tell who was shown events of clients, and which they asked
 for."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,8 @@ from urlward.records.store import EventQuery
 from urlward.state.audit import append
 
 AGAIN = 3_600.0
-"""Seconds in which the same search is told once: a page that is open looks for new events by itself."""
+"""Seconds in which the same search is told once: a page that is open looks for new events by itself, and a
+script for those since its last look."""
 
 
 class Readings:
@@ -25,7 +27,8 @@ class Readings:
     def __init__(self, state: Path, clock: Callable[[], float] = time.time) -> None:
         self._state = state
         self._clock = clock
-        self._told: dict[tuple[str, EventQuery, str], float] = {}
+        self._told: dict[tuple[str, str, EventQuery, float, float], float] = {}
+        """When somebody was told to have read in a form what a search finds, since when and until when."""
 
     def tell(self, who: str, query: EventQuery, form: str) -> None:
         """Note that somebody reads events of clients. Nothing deletes the line, so that it names no client.
@@ -39,11 +42,13 @@ class Readings:
             StateError: it cannot be written; then no such event may be shown.
         """
         now = self._clock()
-        query = replace(query, before=None)  # further pages are of the same search
+        # Further pages are of the same search, and so is what is of a part of its time.
+        sought = replace(query, before=None, limit=0, since=None, until=None)
+        since, until = query.since or 0, math.inf if query.until is None else query.until
         told = {reading: at for reading, at in self._told.copy().items() if 0 <= now - at < AGAIN}
-        if (who, query, form) not in told:
+        if not any(one[:3] == (who, form, sought) and one[3] <= since and until <= one[4] for one in told):
             append(self._state, who, "events-read", now, form=form, **_fields(query))
-            told[who, query, form] = now
+            told[who, form, sought, since, until] = now
         self._told = told
 
 
