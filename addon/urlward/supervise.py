@@ -9,14 +9,12 @@ from urlward.engine.errors import UrlwardError, fault_report
 from urlward.lines import finish, say
 from urlward.plan import Plan
 from urlward.process import keep_private, module_command, open_standard_streams
-from urlward.proxy.supervisor import ERROR, Supervisor
+from urlward.proxy.supervisor import ERROR, Rules, Supervisor
 
 INTERRUPTED = 130
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from urlward.records.metrics import RulesFacts
+    from collections.abc import Iterator
 
 
 def supervise() -> NoReturn:
@@ -45,14 +43,14 @@ def _failed(text: str) -> int:
 
 
 @contextmanager
-def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
-    """Hold what only one filter here may have, and watch a gateway's rules; gives how these are.
+def beside(plan: Plan) -> "Iterator[Rules]":
+    """Hold what only one filter here may have, and watch a gateway's rules; gives these.
 
     Raises:
         UrlwardError: another filter steers here.
     """
     if not plan.steer and plan.watch is None:
-        yield lambda: None
+        yield Rules()
         return
     # Most filters are no gateway, and need none of this.
     from urlward.gateway.rules_watch import RulesWatch, tell_manager
@@ -61,7 +59,7 @@ def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
 
     with alone() if plan.steer else nullcontext():
         if plan.watch is None:
-            yield lambda: None
+            yield Rules()
             return
         watch = RulesWatch(tuple(plan.watch), partial(say, warning=True))
         watch.on_facts = tell_manager
@@ -70,6 +68,6 @@ def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
         except NftError as e:
             say(f"gateway: the rules are not watched: {e}", warning=True)
         try:
-            yield lambda: watch.facts
+            yield Rules(lambda: watch.facts, watch.end)
         finally:
             watch.close()

@@ -184,7 +184,8 @@ def test_a_person_is_asked_five_questions_and_shown_a_block(tmp_path: Path) -> N
     assert process.returncode == 0, text
     assert not answers, text
     assert "one of school, office, provider" in text
-    assert re.search(r"blocked \(451\)  http://blocked\.urlward-init\.test/, reference \S+", text), text
+    assert re.search(r"blocked \(451\)  http://blocked\.urlward-init\.test/page, reference \S+", text), text
+    assert "root pages" not in text, "of the trial's list, which is not theirs"
     config = read_config(tmp_path / NAME)
     assert (config.page.operator, config.proxy.pac.proxies) == ("Example Clinic", ("gw.example:8080",))  # type: ignore[union-attr]
     assert config.records is not None

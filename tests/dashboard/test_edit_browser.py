@@ -2,12 +2,21 @@
 
 from typing import Any
 
+import pytest
+
 from browsing import NEEDS_SHELL
 from dashboard.admin_support import MadeUp, Site
 from dashboard.test_browser import chromium, only_page, page, session, site, sources  # noqa: F401 - fixtures
 from urlward.config import read_config
+from urlward.dashboard import editing
 
 pytestmark = NEEDS_SHELL
+
+
+@pytest.fixture(autouse=True)
+def tries_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved is tried in a process of its own, which takes a second (`test_editing`)."""
+    monkeypatch.setattr(editing.Editor, "_try", lambda _, made: editing._checked(made))
 
 
 def saved(page: Any, site: Site) -> None:  # noqa: F811

@@ -28,9 +28,9 @@ from urlward.proxy.runner import DRAIN_WITHIN
 REQUEST = b"GET /slow HTTP/1.1\r\nHost: plain.example\r\n\r\n"
 
 
-def wait_for_workers(proxy: Filter, workers: str) -> None:
+def wait_for_workers(proxy: Filter) -> None:
     """Until all serve: one that is told to end as it starts takes its time over that."""
-    wait_for(lambda: proxy.log().count("listening on") == int(workers), "all workers")
+    wait_for(lambda: proxy.log().count("listening on") == 2, "both workers")
 
 
 def wait_for_end(proxy: Filter) -> None:
@@ -39,8 +39,7 @@ def wait_for_end(proxy: Filter) -> None:
     assert proxy.process.poll() == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_response_under_way_arrives_whole(tmp_path: Path, workers: str) -> None:
+def test_a_response_under_way_arrives_whole(tmp_path: Path) -> None:
     go_on = threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -52,11 +51,11 @@ def test_a_response_under_way_arrives_whole(tmp_path: Path, workers: str) -> Non
 
     with (
         RawOrigin(answer) as raw,
-        running(tmp_path, "--workers", workers, modes=[f"reverse:http://127.0.0.1:{raw.port}"]) as proxy,
+        running(tmp_path, "--workers", "2", modes=[f"reverse:http://127.0.0.1:{raw.port}"]) as proxy,
         connect(proxy.port) as busy,
         connect(proxy.port) as at_rest,
     ):
-        wait_for_workers(proxy, workers)
+        wait_for_workers(proxy)
         at_rest.sendall(REQUEST.replace(b"slow", b"quick"))
         assert read_response(at_rest).body == b"origin"
         busy.sendall(REQUEST)
@@ -76,8 +75,7 @@ def refused(port: int) -> bool:
         return s.connect_ex(("127.0.0.1", port)) != 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_second_signal_does_not_wait(tmp_path: Path, workers: str) -> None:
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     def endless(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6000000\r\n\r\n")
@@ -87,10 +85,10 @@ def test_a_second_signal_does_not_wait(tmp_path: Path, workers: str) -> None:
 
     with (
         RawOrigin(endless) as raw,
-        running(tmp_path, "--workers", workers, modes=["socks5"]) as proxy,
+        running(tmp_path, "--workers", "2", modes=["socks5"]) as proxy,
         socks(proxy.port, "127.0.0.1", raw.port) as s,
     ):
-        wait_for_workers(proxy, workers)
+        wait_for_workers(proxy)
         s.sendall(REQUEST)
         assert s.recv(12) == b"HTTP/1.1 200"
         proxy.process.send_signal(signal.SIGTERM)
@@ -157,11 +155,9 @@ def test_a_silent_tunnel_is_not_waited_for(tmp_path: Path) -> None:
         wait_for_end(proxy)
 
 
-@pytest.mark.parametrize(
-    ("workers", "how"), [("1", signal.SIGTERM), ("2", signal.SIGTERM), ("2", signal.SIGUSR2)]
-)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR2])
 def test_streams_end_in_order_behind_goaway(
-    tmp_path: Path, authority: Authority, workers: str, how: signal.Signals
+    tmp_path: Path, authority: Authority, how: signal.Signals
 ) -> None:
     """Of the filter, and of workers that others replace."""
     trust = f"ssl_verify_upstream_trusted_ca={authority.certificate}"
@@ -175,7 +171,7 @@ def test_streams_end_in_order_behind_goaway(
 
     with (
         RawOrigin(encrypted(authority, answer)) as raw,
-        running(tmp_path, "--set", trust, "--workers", workers) as proxy,
+        running(tmp_path, "--set", trust, "--workers", "2") as proxy,
         http2(proxy, authority, raw.port) as client,
         http2(proxy, authority, raw.port) as at_rest,
     ):

@@ -288,6 +288,7 @@ def test_nothing_of_a_long_url_is_left_unread() -> None:
             found.check("example.test", refused)
     assert found.check("a.test", "/a" * 8_000 + "/one/two/").blocked
     assert found.check_host("a." * 4_000 + "tail.test").blocked
+    assert found.check_host("\ud800.tail.test").blocked
     deep = matcher("http://example.test" + "/a" * 8_000, "http://example.test" + "/a" * 7_999 + "/* id=x")
     assert deep.check("example.test", "/a" * 8_000).kind == "page"
     assert deep.check("example.test", "/a" * 7_999 + "/").entry == "x"

@@ -255,6 +255,18 @@ def test_a_restart_of_the_watch_takes_what_is_there_but_sleep(rig: Rig) -> None:
     assert shown() == before
 
 
+def test_when_all_are_asked_to_end_none_counts_as_alive(rig: Rig) -> None:
+    def dead() -> bool:
+        return not control.status(rig.nft).alive
+
+    assert not dead()
+    rig.watch.end()
+    wait_for(dead, "the end")
+    rig.nft.run("add element inet urlward alive { 6 timeout 900s, 17 timeout 900s }")  # one was not asked yet
+    wait_for(dead, "its end")
+    assert rig.watch.facts.restored == 0
+
+
 def test_a_hand_that_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shown()
     for n in range(MOST + 2):

@@ -22,7 +22,7 @@ from urlward.process import used_by
 from urlward.proxy import child, supervisor
 from urlward.proxy.child import SERVICE, Child, is_hung, start_service, state_of
 from urlward.proxy.listeners import Sockets
-from urlward.proxy.supervisor import Supervisor
+from urlward.proxy.supervisor import Rules, Supervisor
 from urlward.records.metrics import RulesFacts
 
 WORKER = """
@@ -92,7 +92,7 @@ subprocess.run([sys.executable, '-c', {WORKS!r}, str(os.getpid())], timeout=600)
 
 
 def supervisor_of(code: str, *arguments: str) -> Supervisor:
-    return Supervisor([sys.executable, "-c", code, *arguments], lambda _: nullcontext(lambda: None))
+    return Supervisor([sys.executable, "-c", code, *arguments], lambda _: nullcontext(Rules()))
 
 
 @contextmanager
@@ -486,7 +486,7 @@ def test_a_plan_of_another_version(data: bytes, plan: Plan | None, refused: str)
 def test_rules_are_told_to_workers_that_leave_and_to_no_other_process() -> None:
     """One that listens for what comes of reloads would not understand it."""
     made = supervisor_of(WORKER)
-    made._rules = RulesFacts
+    made._rules = Rules(RulesFacts)
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pairs = {name: socket.socketpair(type=socket.SOCK_SEQPACKET) for name in ("worker 0", SERVICE)}
         for name, (ours, _) in pairs.items():
@@ -594,7 +594,7 @@ EARLY = f"""
 import os, signal, sys
 from contextlib import nullcontext
 from urlward.process import hold_requests
-from urlward.proxy.supervisor import Supervisor
+from urlward.proxy.supervisor import Rules, Supervisor
 from urlward.records.metrics import RulesFacts
 
 again = Supervisor._renew
@@ -606,7 +606,7 @@ Supervisor._renew = renew
 hold_requests()
 os.kill(os.getpid(), signal.SIGHUP)
 os.kill(os.getpid(), signal.SIGUSR2)
-print(Supervisor([sys.executable, "-c", {WORKER!r}], lambda _: nullcontext(lambda: None)).run())
+print(Supervisor([sys.executable, "-c", {WORKER!r}], lambda _: nullcontext(Rules())).run())
 """
 
 

@@ -251,7 +251,7 @@ def _tell_left(where: str, format_: str, done: "Imported") -> None:
     if done.left:
         what = (
             "written anew, with the last of each address, since it was last read at"
-            f" {ms_text(done.left)}: who had one only meanwhile is not in it; follow it"
+            f" {ms_text(done.left)}: who had one only meanwhile is not in it; have it followed"
             if format_ in LEASES
             else f"the log before this one was last read at {ms_text(done.left)}: what was written since"
             " and is not in this one, an end among it, is not known; import that, by its new name"

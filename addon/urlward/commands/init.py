@@ -34,7 +34,7 @@ NAME = "urlward.toml"
 SYSTEM_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 """Where Debian looks for certificates of the machine's own; ``update-ca-certificates`` takes them."""
 
-_LISTED = "http://blocked.urlward-init.test/"
+_LISTED = "http://blocked.urlward-init.test/page"  # a root page alone is told as a slip
 _ENTRY = f"{_LISTED} id=INIT-1 category=phishing\n"
 
 

@@ -161,16 +161,15 @@ class Matcher:
         verdict = None
         if states is ALL_QUIET or len(states) == 1:
             path, _, query = target.partition("?")
-            if path.isascii() and path[:1] == "/" and not (query and "?" in query and has_path_behind(query)):
+            if path[:1] == "/" and not (query and "?" in query and has_path_behind(query)):
                 text = path.encode()
-                marks = text.translate(PLAIN_MARKS)
+                marks = text.translate(PLAIN_MARKS)  # of what is beyond ASCII there is a `?` too
                 # Of bytes, `in` asks first whether they are a number.
                 if b"?"[0] not in marks and marks.find(b"//") < 0:
                     # A segment follows a path sequence, so the last one, which is dear because it is
                     # seldom seen twice, cannot begin one.
                     head = text[1 : path.rfind("/")]
                     none_begins = self._none_begins
-                    may_float = True
                     if not head or (
                         none_begins(map(crc32, head.split(b"/")))
                         if none_begins is not None
@@ -184,6 +183,8 @@ class Matcher:
                             found = [*state.said]
                             return decide(self._excused(found) if self._guarded else found)
                         may_float = len(path) > _LONG_PATH
+                    else:
+                        may_float = True
                     verdict = self._check_plain(states, target, path, query, may_float, ports, now, decide)
         if verdict is None:
             verdict = self._check_states(states, target, _Judging(ports, now), decide)

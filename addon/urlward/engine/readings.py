@@ -36,15 +36,18 @@ from urlward.engine.url import (
     without_dots,
 )
 
+# Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
+# data of pages (`_page_of_data`).
+_PICTURES = (
+    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.netlify/images|cdn(?:-cgi/image|/shop)/|image/upload/"
+    r"|thumb/|app/uploads/|wp-content/uploads/|content/images/size/|s(?:tyles/[^/]+/public|/files)/|product/cache/"
+    r"|optimized/|small/|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
+)
+_DATA = "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)"
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
-# last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
-# no forum's data, nor a site's own service for images (`_pictures`), nor a wiki's page.
+# last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
-    r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
-    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/|cdn/shop/|s/files/|small/"
-    r"|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
-    rf"|wiki/(?!{OWN_TITLE}\Z))"
+    rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th)\.)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
@@ -102,10 +105,7 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
-_may_be_a_picture = re.compile(
-    r"image|/(?:(?:_ipx|styles|uploads|thumb|cache|optimized|_data|cdn/shop|s/files|small)/"
-    r"|(?:normal|sample|thumb|thumbnail|thumbs)_)|(?:\.(?:md|th)|[0-9]{13}s)\."
-).search
+_may_be_a_picture = re.compile(rf"/(?:{_PICTURES})|\.(?:md|th)\.").search
 # Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
 # segment what is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search

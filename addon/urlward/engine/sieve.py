@@ -71,9 +71,13 @@ class Sieves[State]:
 
     def are_quiet(self, host: str) -> bool:
         """Whether a name, as sent, is a plain one (`is_plain_host`), and nothing could be listed on it."""
-        if len(host) > _LONG_HOST or not host.isascii():
+        if len(host) > _LONG_HOST:
             return False
-        sieves, quiet, domain = self._sieves, self.quiet, host.encode()
+        try:
+            domain = host.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which no wire carries
+            return False
+        sieves, quiet = self._sieves, self.quiet
         if domain.translate(PLAIN_LABELS) != domain:
             return False
         while True:

@@ -33,7 +33,7 @@ from urlward.gateway.netlink import (
 )
 from urlward.gateway.routing import Routing
 from urlward.gateway.system import interface_faults
-from urlward.gateway.table import NftError
+from urlward.gateway.table import ALIVE, NftError
 from urlward.gateway.table_copy import (
     TableCopy,
     begins_anew,
@@ -76,6 +76,9 @@ _SWEEP = 60.0
 """Seconds after which elements whose time is up are looked for in the copy."""
 
 _AGAIN_AND_AGAIN = f"; that is more than {MOST} times in a minute, end it"
+_LOOK, _CLOSE = b"l", b"c"
+"""What the thread is woken with."""
+
 _AGAIN = 0.2
 """Seconds after which a restoration that the kernel has refused is tried again."""
 
@@ -118,6 +121,7 @@ class RulesWatch:
         self._there = False
         """Whether the table is in the kernel as the copy has it."""
         self._down = False
+        self._ends = False
         self._last_hand = ""
         """Last change by another process, and which process it was."""
         self._restored = 0
@@ -154,10 +158,16 @@ class RulesWatch:
         self._thread = threading.Thread(target=self._run, name="rules-watch", daemon=True)
         self._thread.start()
 
+    def end(self) -> None:
+        """From here on, have the kernel take no worker to live: all were asked to end, and listen no more, so
+        that for as long as it believes what they have said last, new connections would be refused."""
+        self._ends = True
+        self._wake.send(_LOOK)
+
     def close(self) -> None:
         """Stop watching; what is removed from here on is gone."""
         if self._thread is not None:
-            self._wake.send(b"x")
+            self._wake.send(_CLOSE)
             self._thread.join()
             self._thread = None
         for one in (
@@ -182,7 +192,7 @@ class RulesWatch:
         with called(OURS):
             while True:
                 ready = dict(poll.poll(self._wait() * 1000))
-                if self._woken.fileno() in ready:
+                if self._woken.fileno() in ready and self._woken.recv(1) == _CLOSE:
                     return
                 try:
                     self._step()
@@ -192,7 +202,7 @@ class RulesWatch:
                     self._tell()
 
     def _wait(self) -> float:
-        if self._resync_due:
+        if self._resync_due or self._ends:
             return _AGAIN
         return LOOK if self._there or not self._copy else max(self._due() - time.monotonic(), 0.0)
 
@@ -233,6 +243,10 @@ class RulesWatch:
             self._copy.drop_old()
         if not self._there and self._copy and now >= self._due():
             self._restore()
+        if self._ends and self._there and self._copy.has(ALIVE):
+            # Again where one has said that it lives since: they are asked at the same time.
+            assert self._netlink is not None
+            self._netlink.commit([self._copy.emptied(ALIVE)], self._generation)
         if routing_changed or due:
             self._routing_looked = False
             self._restore_routing()

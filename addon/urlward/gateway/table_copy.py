@@ -245,6 +245,16 @@ class TableCopy:
         """Whether an element exists and has not expired."""
         return self.elements.get(name, {}).get(key, 0.0) > monotonic()
 
+    def has(self, name: str) -> bool:
+        """Whether a set has an element that has not expired."""
+        now = monotonic()
+        return any(until > now for until in self.elements.get(name, {}).values())
+
+    @staticmethod
+    def emptied(name: str) -> tuple[MessageKind, int, bytes]:
+        """Message that removes all elements of a set."""
+        return MessageKind.DELSETELEM, 0, text(1, TABLE) + text(2, name)
+
     def setups(self) -> dict[int, bytes]:
         """The rules that state the setup, by handle; another handle means another `gateway up`."""
         return dict(self._rules.get(SETUP, {}))

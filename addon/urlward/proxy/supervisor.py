@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.errors import UrlwardError, fault_text
 from urlward.lists.run_folder import RunFolder
@@ -79,7 +79,20 @@ OK, ERROR = 0, 2
 _UNTOLD = 10
 """Seconds of silence, as `Plan.timeout`, before a plan says how many."""
 
-type Beside = Callable[[Plan], AbstractContextManager["Callable[[], RulesFacts | None]"]]
+
+class Rules(NamedTuple):
+    """A gateway's rules in the kernel.
+
+    Attributes:
+        facts: gives how they are.
+        end: has the kernel take no worker to live any more, once all were asked to end.
+    """
+
+    facts: "Callable[[], RulesFacts | None]" = lambda: None
+    end: Callable[[], None] = lambda: None
+
+
+type Beside = Callable[[Plan], AbstractContextManager[Rules]]
 
 
 class Supervisor:
@@ -87,8 +100,8 @@ class Supervisor:
 
     Args:
         command: of one worker.
-        beside: what is held while the filter runs, for its first plan; gives how a gateway's rules in the
-            kernel are, which workers are told. It may raise UrlwardError.
+        beside: what is held while the filter runs, for its first plan; gives a gateway's rules, of which
+            workers are told. It may raise UrlwardError.
 
     Raises:
         UrlwardError: there is no place for temporary files.
@@ -97,7 +110,7 @@ class Supervisor:
     def __init__(self, command: Sequence[str], beside: Beside) -> None:
         self._command = command
         self._beside = beside
-        self._rules: Callable[[], RulesFacts | None] = lambda: None
+        self._rules = Rules()
         self._plan = Plan(1, (), timeout=_UNTOLD)
         self._listeners = Listeners(given())
         self._held = Listeners()
@@ -340,7 +353,7 @@ class Supervisor:
                     told.add(other)
 
     def _tell_of_rules(self) -> None:
-        rules = self._rules()
+        rules = self._rules.facts()
         if rules is None:
             return
         message = {"rules": [rules.restored, rules.hand, list(rules.wrong)]}
@@ -496,6 +509,7 @@ class Supervisor:
         notify.stopping()
         self._listeners.close()
         self._held.close()
+        self._rules.end()
         workers, beside = self._of_workers(), self._of_others()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.

@@ -34,8 +34,8 @@ _SESSIONS: Final = 1000
 """Origins whose sessions are kept to be resumed."""
 
 _CHAIN: Final = 1 << 13
-"""Bytes of certificates that a session may have which is kept, since OpenSSL keeps them with it, as ten times
-as many bytes. Servers send 3,000 to 6,000, and may send 100,000."""
+"""Bytes of certificates with which a session is kept, or a connection at rest: OpenSSL needs ten times as
+many bytes for them. Servers send 3,000 to 6,000, and may send 100,000."""
 
 _LONGEST_NAME: Final = 63
 _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
@@ -44,6 +44,10 @@ _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 _RENEWED: Final = 86_400.0
 """Seconds for which a certificate is shown. A filter may run for longer than one is valid, and may have begun
 under a clock that has been set since, by years where the machine keeps no time of its own."""
+
+_CLIENTS: Final = 100
+"""Sessions of clients without tickets that a certificate's context keeps before it is made anew: OpenSSL
+keeps 20,480 of each for two hours, and has no bound for all."""
 
 _DER: Final = 2
 """`ENCODING_DER` of OpenSSL's side of Python's ssl."""
@@ -76,8 +80,8 @@ class Tls:
     """
 
     __slots__ = (
-        "_pending", "_read", "_write", "client_side", "damaged", "established", "failed", "incoming",
-        "outer", "outgoing", "ready", "session",
+        "_is_large", "_pending", "_read", "_write", "client_side", "damaged", "established", "failed",
+        "incoming", "outer", "outgoing", "ready", "session",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +94,7 @@ class Tls:
     ) -> None:
         self.client_side = client_side
         self.outer: Tls | None = None
+        self._is_large: bool | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ready = self.damaged = False
         self.session = context.wrap_bio(
@@ -146,10 +151,14 @@ class Tls:
             self.damaged = True
         return parts[0] if len(parts) == 1 else b"".join(parts), ended
 
-    def chain(self) -> int:
-        """Bytes of the certificates that the other side has sent."""
-        inner: Any = self.session._sslobj  # type: ignore[attr-defined] # public from Python 3.13 on
-        return sum(len(one.public_bytes(_DER)) for one in inner.get_unverified_chain() or ())
+    @property
+    def is_large(self) -> bool:
+        """Whether the other side has sent so many certificates that this should not be kept."""
+        if self._is_large is None:
+            inner: Any = self.session._sslobj  # type: ignore[attr-defined] # public from Python 3.13 on
+            chain = inner.get_unverified_chain() or ()
+            self._is_large = sum(len(one.public_bytes(_DER)) for one in chain) > _CHAIN
+        return self._is_large
 
     def shut_down(self) -> None:
         """Send close_notify (RFC 8446 section 6.1): no more will be sent."""
@@ -207,7 +216,7 @@ class Certificates:
         # Nobody's certificate has the dot of a full name, and Firefox takes none that has.
         names = tuple(dict.fromkeys(name.rstrip(".") or name for name in names))
         made, context = self._contexts.get((http2, names), (0.0, None))
-        if context is None or abs(now - made) >= _RENEWED:
+        if context is None or abs(now - made) >= _RENEWED or context.session_stats()["number"] >= _CLIENTS:
             context = self._make(names, now, http2=http2)
             self._contexts[http2, names] = now, context
         return context
@@ -317,7 +326,7 @@ class Origins:
     def keep(self, address: tuple[str, int, str], name: bytes, tls: Tls) -> None:
         """Store a session so that it can be resumed."""
         session = tls.session.session
-        if session is not None and session.has_ticket and tls.chain() <= _CHAIN:
+        if session is not None and session.has_ticket and not tls.is_large:
             self._sessions[tls.session.context, address, name] = session
 
     def _context(self, name: str, protocols: tuple[str, ...]) -> ssl.SSLContext:

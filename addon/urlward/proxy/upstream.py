@@ -419,7 +419,13 @@ class Pool:
             key: the same of those that lead to the same origin.
             connection: it.
         """
-        if not connection.open or connection.waiting or len(self._by_key.get(key, ())) >= MOST_OF_ONE:
+        is_large = connection.tls is not None and connection.tls.is_large
+        if (
+            not connection.open
+            or connection.waiting
+            or is_large
+            or len(self._by_key.get(key, ())) >= MOST_OF_ONE
+        ):
             connection.abort()
             return
         # Nothing is asked of it: whatever it says, it is of no use any more.
