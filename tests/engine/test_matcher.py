@@ -1301,6 +1301,9 @@ def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_param
     assert found.check("p.test", "/view.php/x") == PASS
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"
     assert found.check("p.test", "/view.php;/x.php?id=5").kind == "params"
+    # As Caddy has them, which takes no dot segments out.
+    assert found.check("p.test", "/view.ph%70/.%2e/%252e%252e%2Fa/other.php?id=5").kind == "params"
+    assert found.check("p.test", "/view.php/../other.php") == PASS
     assert found.check("p.test", "/a.html/x?y").kind == "page"
 
 

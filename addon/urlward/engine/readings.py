@@ -328,6 +328,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         if text != target:
             readings += _with_files(_in_every_way(text, work), work)
         readings += _up_to_escaped_mark(text, work)
+        readings += _up_to_script(text, work)
     readings = tuple(dict.fromkeys(readings))
     ends = [] if target.isascii() else [*in_ways_of_blanks(target), *in_ways_of_blanks(target, _first_word)]
     unbroken = [joined for text in (*texts, *ends) for joined in _joined(text)]
@@ -460,6 +461,23 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     return tuple(
         [r._replace(shorter=True, script=r.script or not (named or _is_file(r.path))) for r in readings]
     )
+
+
+def _up_to_script(target: str, work: Work) -> tuple[Reading, ...]:
+    """Readings where dot segments behind a script take nothing away: Caddy's `php_fastcgi` ends the path at
+    the first ``.php`` of what was unescaped once.
+
+    Raises:
+        UrlError: too much work.
+    """
+    path, mark, query = target.partition("?")
+    once = unescape_once(path)
+    match = next(_PHP_AND_MORE(once), None)
+    if match is None or not _STEP_UP(once, match.end()):
+        return ()
+    work.spend(len(path))
+    script = once[: match.end()].translate(_ESCAPE_PASSED_ON)
+    return tuple(_in_every_way(f"{script}{mark}{query}", work))
 
 
 def _is_file(path: str) -> bool:
