@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from mitmproxy import ctx
 
@@ -9,6 +10,7 @@ from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON, for_addon
 from urlward.proxy.addon import Urlward
+from urlward.proxy.mitm import is_set
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +25,13 @@ class Script(Urlward):
 
     def __init__(self) -> None:
         super().__init__()
-        self._of_file: set[str] = set()
+        self._of_file: dict[str, Any] = {}
         self._filling = False
 
     def configure(self, updated: set[str]) -> None:
         """See `Urlward.configure`."""
         if self._filling:
             return
-        self._of_file -= updated
         if "urlward_config" in updated:
             updated = updated | self._fill()
         super().configure(updated)
@@ -49,17 +50,20 @@ class Script(Urlward):
             config = read_config(Path(ctx.options.urlward_config)) if ctx.options.urlward_config else Config()
         except UrlwardError:  # which is told where it is read for all else
             return set()
-        values = {
+        self._of_file = {
             each.option: for_addon(getattr(config, each.name))
             for each in OF_ADDON
-            if each.key and (each.option in self._of_file or not ctx.options.has_changed(each.option))
+            if each.key and (not is_set(ctx.options, each.option) or self._is_of_file(each.option))
         }
-        self._of_file, self._filling = set(values), True
+        self._filling = True
         try:
-            ctx.options.update(**values)
+            ctx.options.update(**self._of_file)
         finally:
             self._filling = False
-        return self._of_file
+        return set(self._of_file)
+
+    def _is_of_file(self, name: str) -> bool:
+        return name in self._of_file and getattr(ctx.options, name) == self._of_file[name]
 
 
 addons = [Script()]

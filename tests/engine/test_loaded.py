@@ -120,7 +120,7 @@ def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
     li = load_lines([f"http://h.test/{n}" for n in range(250)], under)
     monkeypatch.delattr(LoadedList, "_summarise")
     ((group, _, forms),) = li.page_groups(host_letters(under, ("test", "h")), below_number(under, "h.test"))
-    assert (group, forms) == (range(250), PageForms(True, (), False))
+    assert (group, forms) == (range(250), PageForms(True, (), False, False))
 
 
 def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> None:
@@ -136,7 +136,7 @@ def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> No
     li = load_lines([f"http://h.test/{n} category=c{n}" for n in range(40)], under)
     li.table.shapes = Unlooped(li.table.shapes)
     ((group, _, forms),) = li.page_groups(host_letters(under, ("test", "h")), below_number(under, "h.test"))
-    assert (group, forms) == (range(40), PageForms(True, (), False))
+    assert (group, forms) == (range(40), PageForms(True, (), False, False))
 
 
 def test_rows_of_one_digest_are_all_found() -> None:

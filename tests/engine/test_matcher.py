@@ -1307,6 +1307,31 @@ def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_param
     assert found.check("p.test", "/a.html/x?y").kind == "page"
 
 
+def test_what_is_sent_is_looked_for_in_lower_case_where_its_host_has_such_entries_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lists have pages of IIS, and each request to any of their hosts would take longer for it."""
+    many = [f"http://many.test/{n}" for n in range(250)]
+    found = matcher(
+        *many, "http://many.test/B nocase", "http://a.test/b", "http://a.test/c/*", "http://i.test/B.aspx",
+        "http://p.test/x/*", "http://p.test/Y/* nocase", "http://a.test/q?id=5",
+        "http://d.test/B nocase subdomains",
+    )  # fmt: skip
+    for host in ("many.test", "d.test", "x.d.test"):
+        assert found.check(host, "/b").blocked
+        assert found.check(host, "/B").blocked
+    assert found.check("i.test", "/b.ASPX").blocked
+    assert [found.check("p.test", path).blocked for path in ("/x/", "/X/", "/y/", "/Y/")] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    monkeypatch.delattr(Matcher, "_check_nocase")
+    assert found.check("a.test", "/b").blocked
+    assert found.check("a.test", "/B?X") == PASS
+
+
 @pytest.mark.parametrize("target", ["/listed.html", "/a&b.json", "/q?a=1", "/thumb/1.png?x=%20"])
 def test_what_is_listed_as_it_is_sent_is_not_read_in_other_ways(
     target: str, monkeypatch: pytest.MonkeyPatch

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from time import monotonic
@@ -5,6 +6,7 @@ from time import monotonic
 import pytest
 
 from e2e.test_modes import may_make_namespaces
+from urlward.gateway import nft as nft_module
 from urlward.gateway.nft import Expiry, Nft
 from urlward.gateway.table import NftError
 
@@ -47,6 +49,25 @@ def test_all_elements_of_a_set(nft: Nft, expiry: Expiry) -> None:
     assert [key for _, key in expiry.each("six")] == [ip_address("2001:db8::1").packed]
     with pytest.raises(NftError):
         list(expiry.each("nothing"))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_how_many_elements_a_set_has(
+    nft: Nft, expiry: Expiry, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    """A kernel that tells is not asked for all of them: of a million that took minutes."""
+    nft.run(
+        "add set inet t networks { type ipv4_addr; flags interval; }\n"
+        "add element inet t networks { 192.0.2.0/25, 198.51.100.1, 203.0.113.0/24 }\n"
+        "add element inet t six { 2001:db8::1 timeout 60s, 2001:db8::2 }"
+    )
+    if not tells:
+        monkeypatch.setattr(nft_module, "_COUNT", 999)
+    elif tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 18):
+        monkeypatch.delattr(Expiry, "each")
+    assert [expiry.count(name) for name in ("four", "six", "networks")] == [0, 2, 3]
+    with pytest.raises(NftError):
+        expiry.count("nothing")
 
 
 @pytest.mark.parametrize("seconds", [1, 59, 3600, 90_061, 700_000])

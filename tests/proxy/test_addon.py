@@ -571,17 +571,21 @@ async def test_the_script_takes_what_no_option_says_from_the_configuration(
 
     (tmp_path / "list.txt").write_text(LIST)
     first, second = tmp_path / "urlward.toml", tmp_path / "second.toml"
-    first.write_text('list = ["list.txt"]\nmonitor = true\nstatus = 403\nintercept = "none"\n')
+    own = 'intercept = "none"\non_error = "pass"\n'
+    first.write_text(f'list = ["list.txt"]\nmonitor = true\nstatus = 403\n{own}')
     second.write_text('list = ["list.txt"]\nstatus = 403\n')
     script = Script()
     with taddons.context(Proxyserver(), NextLayer(), script) as tctx:
         options = tctx.options
         options.set("urlward_intercpt=none", defer=True)
-        tctx.configure(script, urlward_config=str(first), urlward_intercept="all")
+        said = {"urlward_intercept": "all", "urlward_on_error": "block"}
+        tctx.configure(script, urlward_config=str(first), **said)
+        script.configure(set(options.keys()))  # as mitmproxy does once a script is there
         assert script.keeper is not None
         assert script.keeper.matcher.check_host("blocked.example").blocked
         assert (options.urlward_monitor, options.urlward_status) == (True, 403)
         assert options.urlward_intercept == "all", "an option goes before"
+        assert options.urlward_on_error == "block", "one that says what is so by itself, too"
         script.running()
         options.update(urlward_config=str(second))
         assert (options.urlward_monitor, options.urlward_status) == (False, 403)

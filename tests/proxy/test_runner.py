@@ -180,10 +180,31 @@ def test_what_repeats_is_said_again_after_a_while_whatever_the_clock_is_set_to(
     monkeypatch.setattr(time, "monotonic", lambda: steady)
     for passed, set_to in ((0, 0), (1, 86_400), (6, -86_400), (1, -86_400)):
         steady += passed
-        said = record("mitmproxy", logging.ERROR, "no more files")
-        said.created += set_to
-        messages.emit(said)
-    assert capsys.readouterr().err == "mitmproxy: no more files\n" * 2
+        for text in ("no more files", "not WireGuard"):
+            said = record("mitmproxy", logging.ERROR, text)
+            said.created += set_to
+            messages.emit(said)
+    assert capsys.readouterr().err == "mitmproxy: no more files\nmitmproxy: not WireGuard\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "printed"),
+    [
+        ("too large (192.0.2.7 -> 10.0.0.1)", "too large (an address -> an address)"),
+        (
+            "192.0.2.7:443, [2001:db8::7]:443, ::ffff:192.0.2.7",
+            "an address:443, [an address]:443, an address",
+        ),
+        ("WG::process: Err: Closed at 12:30, 12.3.1", "WG::process: Err: Closed at 12:30, 12.3.1"),
+    ],
+)
+def test_no_address_is_in_what_mitmproxy_says(
+    said: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = Messages()
+    Startup(messages).finish()
+    messages.emit(record("mitmproxy.packet_sources.wireguard", logging.ERROR, said))
+    assert capsys.readouterr().err == f"mitmproxy: {printed}\n"
 
 
 def test_a_closed_log_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

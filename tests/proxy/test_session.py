@@ -732,13 +732,20 @@ async def test_what_an_origin_does_not_take_has_its_time(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "begun", "patience"), [(True, True, ENDED_FOR), (True, False, GONE_AFTER), (False, False, 0)]
+    ("ends", "begun", "sent", "patience"),
+    [
+        (True, True, GET % b"x", ENDED_FOR),
+        (True, False, GET % b"x", GONE_AFTER),
+        (True, False, GET.replace(b"GET", b"POST") % b"x", ENDED_FOR),
+        (False, False, GET % b"x", 0),
+    ],
+    ids=["begun", "not begun", "upload", "goes on"],
 )
 async def test_a_client_that_ends_has_less_time_for_its_answer(
-    rig: Rig, ends: bool, begun: bool, patience: float
+    rig: Rig, ends: bool, begun: bool, sent: bytes, patience: float
 ) -> None:
     """Where nothing of it has come, most such clients have gone; an origin that hangs had a connection kept
-    for a minute for each."""
+    for a minute for each. An upload may be on its way for longer."""
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf" if begun else b"")
@@ -746,7 +753,7 @@ async def test_a_client_that_ends_has_less_time_for_its_answer(
 
     await rig.start(hang)
     reader, writer = await rig.connect()
-    writer.write(GET % b"x")
+    writer.write(sent)
     await until(lambda: rig.session._server is not None)
     session = rig.session
     if begun:

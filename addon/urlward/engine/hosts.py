@@ -12,7 +12,7 @@ everything else.
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from itertools import chain
@@ -122,6 +122,7 @@ class ListedHost:
         groups: those that have all of its entries; None where these are so many that the path decides.
         subdomains: only rows with that attribute count.
         spared: which rows that block do not.
+        nocase: whether letters of either case may be the same in any.
     """
 
     list: LoadedList
@@ -131,6 +132,12 @@ class ListedHost:
     groups: tuple[PageGroup, ...] | None
     subdomains: bool
     spared: Spared
+    nocase: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nocase = self.list.nocase and (
+            self.groups is None or any(forms.nocase for _, _, forms in self.groups)
+        )
 
     def letters(self) -> str:
         """Letters of the host; a path's letters follow."""

@@ -55,11 +55,13 @@ class PageForms(NamedTuple):
         pages: whether any is a page.
         prefixes: the numbers of segments that prefixes have, ascending.
         params: whether any has parameters.
+        nocase: whether letters of either case are the same in any.
     """
 
     pages: bool
     prefixes: tuple[int, ...]
     params: bool
+    nocase: bool
 
 
 type PageGroup = tuple[range, bytes | None, PageForms]
@@ -70,7 +72,8 @@ type Digests = Mapping[tuple[int, int], Collection[bytes]]
 
 
 type _Alike = tuple[tuple[int, int, int], ...]
-"""Of a large group one row of each kind, length and host: number of its shape, length, `below`."""
+"""Of a large group one row of each kind, length and host, with and without `nocase`: number of its shape,
+length, `below`."""
 
 
 _SIZE_BITS = 8
@@ -173,7 +176,7 @@ class LoadedList:
         self._of_shape = Counter[int]()
         self._of_file_shape = Counter[int]()
         self._summaries: dict[int, _Alike] = {}
-        self._forms: dict[frozenset[tuple[int, int]], PageForms] = {}
+        self._forms: dict[frozenset[tuple[int, int, int]], PageForms] = {}
 
     @property
     def entries(self) -> int:
@@ -241,12 +244,12 @@ class LoadedList:
             else:
                 alike = self._summary(group)
             wanted: dict[bytes, None] = {}
-            forms: list[tuple[int, int]] = []
+            forms: list[tuple[int, int, int]] = []
             for number, length, place in alike:
-                kind = shapes[number].kind
+                kind, flags, *_ = shapes[number]
                 if kind >= _ON_PAGES:
                     if place == below:
-                        forms.append((kind, length))
+                        forms.append((kind, length, flags & Flag.NOCASE))
                 elif digests is not None:
                     # An address and a network have one digest, by which each row is found once.
                     for digest in digests[kind, length]:
@@ -294,13 +297,14 @@ class LoadedList:
         """
         return self.look(self.groups(letters), None, below)[1]
 
-    def _page_forms(self, forms: frozenset[tuple[int, int]]) -> PageForms:
+    def _page_forms(self, forms: frozenset[tuple[int, int, int]]) -> PageForms:
         found = self._forms.get(forms)
         if found is None:
             # One object for all hosts: they are few, and so in the processor's caches.
-            kinds = {kind for kind, _ in forms}
-            lengths = sorted(length for kind, length in forms if kind == Kind.PREFIX)
-            found = PageForms(Kind.PAGE in kinds, tuple(lengths), Kind.PARAMS in kinds)
+            kinds = {kind for kind, _, _ in forms}
+            lengths = sorted({length for kind, length, _ in forms if kind == Kind.PREFIX})
+            nocase = any(nocase for _, _, nocase in forms)
+            found = PageForms(Kind.PAGE in kinds, tuple(lengths), Kind.PARAMS in kinds, nocase)
             self._forms[forms] = found
         return found
 
@@ -376,14 +380,15 @@ class LoadedList:
 
     def _summarise(self, rows: range) -> Generator[None, None, "_Alike"]:
         table = self.table
-        kinds: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+        kinds: dict[tuple[int, int, int, int], tuple[int, int, int]] = {}
         for first in range(rows.start, rows.stop, _COUNTED):
             part = slice(first, min(first + _COUNTED, rows.stop))
             numbers, lengths, belows = table.shape_numbers[part], table.lengths[part], table.below[part]
             for number, length, place in set(
                 zip(numbers.tolist(), lengths.tolist(), belows.tolist(), strict=True)
             ):
-                kinds[table.shapes[number].kind, length, place] = number, length, place
+                kind, flags, *_ = table.shapes[number]
+                kinds[kind, flags & Flag.NOCASE, length, place] = number, length, place
             yield
         return tuple(kinds.values())
 

@@ -417,7 +417,7 @@ class Matcher:
                     _judge(verdict, shape, judging, found)
         for place in state.places:
             self._search_place(place, path, query, script, judging, False, found)
-            if place.list.nocase:
+            if place.nocase:
                 self._check_nocase(place, path, query, script, judging, found)
         if judging.left < 0:
             judging.spend(0, 0)
@@ -704,7 +704,7 @@ class Matcher:
         said = li.said if not (place.subdomains or place.spared or nocase) else _NOTHING
         page = b""
         params: Mapping[bytes, str] = {}
-        for rows, among, (has_pages, prefixes, has_params) in groups:
+        for rows, among, (has_pages, prefixes, has_params, _) in groups:
             if has_pages and not script:
                 if not page:
                     # As `Key.digest`, without the call.
@@ -761,7 +761,7 @@ class Matcher:
         page = place.list.key.digest(page_text(place.host, path))
         groups = place.groups if place.groups is not None else self._groups_on(place, path)
         judging.left -= len(path) // _COMPARED
-        for rows, among, (has_pages, _, _) in groups:
+        for rows, among, (has_pages, _, _, _) in groups:
             if has_pages and (among is None or among.find(page) >= 0):
                 self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, False, found)
 

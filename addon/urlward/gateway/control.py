@@ -329,7 +329,7 @@ def _set_of(listing: Iterable[dict[str, Any]], name: str) -> dict[str, Any] | No
 
 
 def _count(nft: Nft, listing: Iterable[dict[str, Any]], name: str) -> int:
-    return 0 if _set_of(listing, name) is None else len(nft.each(name))
+    return 0 if _set_of(listing, name) is None else nft.count(name)
 
 
 def _with_elements(nft: Nft, name: str, listing: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

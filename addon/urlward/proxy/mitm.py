@@ -32,6 +32,7 @@ from mitmproxy.log import LegacyLogEvents
 from mitmproxy.master import Master
 from mitmproxy.net import check, tls
 from mitmproxy.net.http import http1, url
+from mitmproxy.optmanager import OptManager, unset
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import websocket
@@ -278,6 +279,11 @@ def tls_version(word: str) -> int | None:
     """Number of a TLS version in mitmproxy's options; None for no bound."""
     value: Any = tls.Version[word].value
     return value or None
+
+
+def is_set(options: OptManager, name: str) -> bool:
+    """Whether somebody has given an option a value, be it the one that it has by itself."""
+    return options._options[name].value is not unset
 
 
 def length_of_body(flow: HTTPFlow) -> float:

@@ -364,8 +364,9 @@ class HttpRelay:
 
     @property
     def unanswered(self) -> bool:
-        """Whether a request is under way of whose response nothing has come."""
-        return bool(self.pending) and not self.pending[0].begun
+        """Whether a GET or HEAD is under way of whose response nothing has come. Of others, the origin may
+        have yet to take what the system still sends it."""
+        return bool(self.pending) and not (self.pending[0].begun or self.pending[0].alone)
 
     @property
     def unbounded(self) -> bool:

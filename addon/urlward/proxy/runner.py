@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -48,6 +49,7 @@ from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
 from urlward.proxy.workers import Worker
 
 _REPEAT = 5.0
+_REPEATS = 16
 
 DRAIN_WITHIN = 8.0
 """Seconds that what is under way has to end; the supervisor waits a little longer."""
@@ -70,6 +72,10 @@ INTERVAL: Final = 0.25
 
 _CANNOT_LISTEN = re.compile(r"failed to listen on (\S+) with (.+)")
 
+_ADDRESS = re.compile(
+    r"(?<![\w:.])(?:\d+(?:\.\d+){3}(?!\w)|[\da-fA-F]*(?::[\da-fA-F]*){2,7}(?:\.\d+){0,3}(?![\w:]))"
+)
+
 
 class Messages(logging.Handler):
     """Log handler, one line a message: urlward's own from INFO, mitmproxy's from ERROR.
@@ -82,8 +88,7 @@ class Messages(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.startup_errors: list[str] | None = []
-        self._last = ""
-        self._said = float("-inf")
+        self._said: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message, or keep mitmproxy's where the start has yet to succeed."""
@@ -91,14 +96,17 @@ class Messages(logging.Handler):
         if not ours and record.levelno < logging.ERROR:
             return
         text = record.getMessage().split("\n", 1)[0]
-        if (peer := getattr(record, "client", None)) and not ours:
-            text = text.replace(str(peer[0]), "a client")  # mitmproxy knows of no privacy
-        if not ours:
-            # What is wrong with the machine, such as no file descriptors left, is said with each connection.
+        if not ours and self.startup_errors is None:
+            text = _ADDRESS.sub("an address", text)  # of a client, or of where it went
+            # What is wrong with the machine, such as no file descriptors left, is said with each connection,
+            # and that a datagram is none of WireGuard's with each of those, which anybody may send, by turns.
             now = time.monotonic()  # not when the record was made, by a clock that may be set back
-            if text == self._last and now < self._said + _REPEAT:
+            if now < self._said.get(text, -inf) + _REPEAT:
                 return
-            self._last, self._said = text, now
+            self._said.pop(text, None)
+            self._said[text] = now
+            if len(self._said) > _REPEATS:
+                del self._said[next(iter(self._said))]
         if record.exc_info and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__})"
         if not ours and self.startup_errors is not None:

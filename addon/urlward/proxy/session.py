@@ -46,8 +46,8 @@ ENDED_FOR: Final = 60.0
 """Seconds of silence that a client gets for an answer which sends no more."""
 
 GONE_AFTER: Final = 10.0
-"""The same where nothing of the answer has come: most such clients have closed (nginx and Squid take all for
-that, at once), and an origin that hangs would have a connection held for each of them."""
+"""The same where nothing of the answer to a GET or HEAD has come: most such clients have closed (nginx and
+Squid take all for that, at once), and an origin that hangs would have a connection held for each of them."""
 
 HEAD_START: Final = 1 << 16
 """Bytes that count as a connection's when it begins, so that a new one is not taken for a slow one."""
