@@ -904,6 +904,13 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/uploads/default/original/1X/0f.jpeg", "/uploads/default/optimized/1X/0f_2_690x388.jpeg"),
         ("/upload/2024/05/01/a-b.jpg", "/_data/i/upload/2024/05/01/a-b-me.jpg"),
         ("/b/galleries/a.jpg", "/b/_data/i/galleries/a-cu_e260x180.jpg"),
+        ("/b/upload/a-b.jpg", "/b/i.php?/upload/a-b-me.jpg"),
+        ("/upload/a%20b.jpg", "/i.php?upload/a%20b-cu_e260x180.jpg&x"),
+        ("/upload/a.jpg", "/i.php/upload/a-sq.jpg"),
+        # Kirby, Serendipity
+        ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
+        ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
+        ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1007,6 +1014,12 @@ def test_another_page_of_a_like_name_passes() -> None:
         "small/a.jpg",
         "as.jpg",
         "cache/0f/a.jpg",
+        "i.php",
+        "i.php?/b/a-me.jpg",
+        "i.php?/a.jpg",
+        "x/i.php?/a-me.jpg",
+        "ii.php?/a-me.jpg",
+        "media/a-800x.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS
     assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS

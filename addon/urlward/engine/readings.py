@@ -40,6 +40,7 @@ from urlward.engine.url import (
 # data of pages (`_page_of_data`).
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.netlify/images|cdn(?:-cgi/image|/shop)/|image/upload/"
+    r"|i\.php(?:/|\Z)|media/pages/"
     r"|thumb/|app/uploads/|wp-content/uploads/|content/images/size/|s(?:tyles/[^/]+/public|/files)/|product/cache/"
     r"|optimized/|small/|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
 )
@@ -49,7 +50,7 @@ _DATA = "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1
 _ONE_PAGE = re.compile(
     rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th)\.)"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th|serendipityThumb)\.)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _PARAMETER = rf"(?!title=(?!{OWN_TITLE}(?:&|\Z)))[!-\"$'->@-~]*+"
@@ -105,7 +106,7 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
-_may_be_a_picture = re.compile(rf"/(?:{_PICTURES})|\.(?:md|th)\.").search
+_may_be_a_picture = re.compile(rf"/(?:{_PICTURES})|\.(?:md|th|serendipityThumb)\.").search
 # Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
 # segment what is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
@@ -120,6 +121,8 @@ _SHOPIFY = (
     "_(?:[0-9]+x[0-9]*|x[0-9]+|pico|icon|thumb|small|compact|medium|large|grande)"
     r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
 )
+_PIWIGO = "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"
+_KIRBY = r"-(?:[0-9]+x[0-9]*|x[0-9]+)(?:-(?:crop(?:-[a-z]+)?|(?:blur|sharpen|q)[0-9]*|bw|left|right|[0-9]+))*"
 _IN_A_SIZE = [
     (below, instead, re.compile(rf"{before}(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
     for below, instead, before, size in (
@@ -129,8 +132,10 @@ _IN_A_SIZE = [
         ("/s/files/", "/s/files/", "", _SHOPIFY),
         ("/optimized/", "/original/", "", "_[0-9]+_[0-9]+x[0-9]+"),
         ("/thumb/", "/src/", "", "[cs]?"),
-        ("/", "/", "", r"(?:\.(?:md|th)|(?<=[0-9]{13})s)"),
-        ("/_data/i/", "/", "", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
+        ("/", "/", "", r"(?:\.(?:md|th|serendipityThumb)|(?<=[0-9]{13})s)"),
+        ("/_data/i/", "/", "", _PIWIGO),
+        ("/i.php/", "/", "", _PIWIGO),
+        ("/media/pages/", "/media/pages/", "", _KIRBY),
         ("/albums/", "/albums/", "(?:normal|thumb)_", ""),
         ("/thumbs/", "/", "thumbs_", ""),
         ("/thumbnails/", "/images/", "thumbnail_", ""),
@@ -139,8 +144,8 @@ _IN_A_SIZE = [
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto and 4chan, Piwigo, Coppermine, NextGEN, Gelbooru and Mastodon keep in several sizes, where
-the picture itself is, and what its name has for a size."""
+Kusaba), Chevereto, Serendipity and 4chan, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru and Mastodon keep in
+several sizes, where the picture itself is, and what its name has for a size."""
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
@@ -761,6 +766,8 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
             found.append(stem)
         if query:
             found = [f"{picture}?{query}" for picture in found]
+    elif path.endswith("/i.php"):  # Piwigo, which makes a size when it is first asked for
+        found = list(_full_sizes(f"{path}/{unescape_once(query.partition('&')[0]).lstrip('/')}"))
     else:
         found = [f"{picture}?{query}" if query else picture for picture in _full_sizes(path)]
     for target in found:
