@@ -11,7 +11,9 @@ from urlward.records.store import EventQuery
 from urlward.state.audit import append
 
 AGAIN = 3_600.0
-"""Seconds in which the same search is told once: a page that is open looks for new events by itself."""
+"""Seconds in which the same search is told once: a page that is open looks for new events by itself, and
+scripts do so with times that move."""
+_DAY = 86_400_000
 
 
 class Readings:
@@ -25,7 +27,7 @@ class Readings:
     def __init__(self, state: Path, clock: Callable[[], float] = time.time) -> None:
         self._state = state
         self._clock = clock
-        self._told: dict[tuple[str, EventQuery, str], float] = {}
+        self._told: dict[tuple[str, EventQuery, str], tuple[float, EventQuery]] = {}
 
     def tell(self, who: str, query: EventQuery, form: str) -> None:
         """Note that somebody reads events of clients. Nothing deletes the line, so that it names no client.
@@ -39,12 +41,28 @@ class Readings:
             StateError: it cannot be written; then no such event may be shown.
         """
         now = self._clock()
-        query = replace(query, before=None)  # further pages are of the same search
-        told = {reading: at for reading, at in self._told.copy().items() if 0 <= now - at < AGAIN}
-        if (who, query, form) not in told:
+        # Further pages are of the same search.
+        same = who, replace(query, since=None, until=None, before=None, limit=0), form
+        told = {reading: one for reading, one in self._told.copy().items() if 0 <= now - one[0] < AGAIN}
+        at, before = told.get(same, (now, query))
+        if same not in told or not _is_within(query, before):
+            if same in told:
+                query = _widened(query, before)
             append(self._state, who, "events-read", now, form=form, **_fields(query))
-            told[who, query, form] = now
+            told[same] = at, query
         self._told = told
+
+
+def _is_within(query: EventQuery, other: EventQuery) -> bool:
+    """Whether a search's times are within those of another."""
+    ends = other.until is None or (query.until is not None and query.until <= other.until)
+    return (query.since or 0) >= (other.since or 0) and ends
+
+
+def _widened(query: EventQuery, other: EventQuery) -> EventQuery:
+    """A search of the times of both, from the beginning of a day on, so that there are not many of these."""
+    since = min(query.since or 0, other.since or 0)
+    return replace(query, since=since - since % _DAY or None, until=None)
 
 
 def _fields(query: EventQuery) -> dict[str, object]:
