@@ -27,7 +27,8 @@ def test_a_search_whose_times_move_is_told_a_few_times_an_hour(tmp_path: Path) -
     ]
     assert lines(*windows) == 2
     *_, last = read_audit(tmp_path)
-    assert last and last["since"] == "2026-11-18T00:00:00Z"
+    assert last
+    assert last["since"] == "2026-11-18T00:00:00Z"
     assert "until" not in last
     # Backwards, a day at a time; and all there is.
     assert lines(*(EventQuery(list="a", since=BEGAN - n * 60 * MINUTE) for n in range(48))) <= 3
