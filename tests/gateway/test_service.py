@@ -1,3 +1,4 @@
+import grp
 import os
 import re
 import shutil
@@ -213,6 +214,19 @@ def test_root_is_told_what_the_service_may_not(
     monkeypatch.setattr(service, "SYSTEM", path)
     assert not unready(config), "there is no user urlward"
     monkeypatch.setattr(service, "_user", lambda: (NOBODY, frozenset({NOBODY})))
+    systemctl = tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def shows(*settings: str, code: int = 0) -> None:
+        said = "\\n".join(("LoadState=loaded", *settings))
+        systemctl.write_text(f"#!/bin/sh\nprintf '{said}\\n'\nexit {code}\n")
+        systemctl.chmod(0o755)
+        service._unit.cache_clear()
+
+    for user, code in (("", 0), ("filter", 0), ("urlward", 1)):
+        shows(f"User={user}", code=code)
+        assert not unready(config), "it is another's, or no systemd starts it"
+    shows("User=urlward")
     (said,) = unready(config)
     assert said.startswith(f"{key}: the user urlward may not read it: ")
     with pytest.raises(SystemExit, match="2"):
@@ -223,17 +237,35 @@ def test_root_is_told_what_the_service_may_not(
     # A unit that is not written by the configuration, as the Debian package's.
     path.write_text(f'confdir = "{tmp_path}"\n')
     tmp_path.chmod(0o777)
-    shown, systemctl = "ProtectSystem=strict\\nReadWritePaths={}\\n", tmp_path / "systemctl"
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for writable, count in (("-/srv/other", 1), (f"/srv/other {tmp_path.parent}", 0)):
-        systemctl.write_text(f"#!/bin/sh\nprintf '{shown.format(writable)}'\n")
-        systemctl.chmod(0o755)
+    monkeypatch.setitem(service._OWN_FOLDERS, "LogsDirectory", str(tmp_path.parent))
+    for writable, own, count in (
+        ("-/srv/other", "other", 1),
+        (f"/srv/other {tmp_path.parent}", "", 0),
+        ("", f"other {tmp_path.name}", 0),
+    ):
+        shows("User=urlward", "ProtectSystem=strict", f"ReadWritePaths={writable}", f"LogsDirectory={own}")
         told = "".join(unready(read_config(path)))
         assert told.count("the unit lets nothing be written there") == count, told
     path.write_text('key = "list.key"\n')
     key.chmod(0o600)
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     assert not unready(config), "who may not read it has been told already"
+    service._unit.cache_clear()
+
+
+def test_what_is_added_to_the_unit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, file = Path("/hidden.test"), tmp_path / "file"
+    monkeypatch.setitem(service._HIDDEN, "ProtectHome", (str(hidden),))
+    for shown, is_seen in (("no", True), ("read-only", True), ("yes", False), ("tmpfs", False)):
+        monkeypatch.setattr(service, "_unit", lambda shown=shown: {"ProtectHome": shown})
+        assert ("ProtectHome" not in str(service._unseen(hidden / "lists"))) == is_seen
+    monkeypatch.setattr(service, "_unit", lambda: {"SupplementaryGroups": "daemon none 12345"})
+    monkeypatch.setattr(service, "NAME", "nobody")
+    assert {grp.getgrnam("daemon").gr_gid, 12345} <= service._user()[1]
+    file.touch(mode=0)
+    assert not service._may(file, service._READ)
+    monkeypatch.setattr(os, "listxattr", lambda path: ["system.posix_acl_access"])
+    assert service._may(file, service._READ), "an access list may say so"
 
 
 def verified(*units: Path) -> tuple[int, list[str]]:

@@ -55,6 +55,7 @@ def test_whose_lock_is_waited_for_is_said(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("urlward.records.sql.WAITS", 0.05)
+    monkeypatch.setattr("psycopg.ConnectionInfo.backend_pid", 7)  # as PgBouncer tells its own
     engine, other = (open_server(postgresql_url, "its URL") for _ in range(2))
     with other.begin() as holder:
         holder.execute(text("CREATE TABLE locked (id INTEGER)"))

@@ -167,7 +167,6 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
 
 
 def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
-    from urlward.gateway.service import unready
     from urlward.state.folder import state_folder
     from urlward.state.included import LastIncluded
 
@@ -186,8 +185,6 @@ def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
         return
     if done.returncode == 0:
         yield _ok(about, f"{path} can be used")
-        for text in unready(config):
-            yield _wrong(about, text)
         if lost := LastIncluded(config, state_folder(config.state)).lost:
             yield _wrong(about, lost, "put it back, or an empty file, or take it out of include")
         return

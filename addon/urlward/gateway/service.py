@@ -1,6 +1,7 @@
 """systemd services: the files that ``urlward gateway install`` writes, those of a proxy alone, and those of a
 publisher."""
 
+import grp
 import os
 import pwd
 import shutil
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -163,24 +165,43 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
 
 def unready(config: Config) -> list[str]:
     """What the machine's service could not do with the machine's configuration, a line each, as far as root
-    can tell, who may do all of it; nothing for others, and of other configurations.
+    can tell, who may do all of it; nothing for others, of other configurations, and where no systemd would
+    start it, as in a container, or as another user.
     """
-    if config.file != SYSTEM or os.geteuid() != 0 or _user()[0] < 0:
+    unit = _unit()
+    if config.file != SYSTEM or os.geteuid() != 0 or _user()[0] < 0 or unit.get("User") != NAME:
         return []
-    return [*_faults(SYSTEM, config), *_read_only(config)]
+    return [*_faults(SYSTEM, config), *_read_only(config, unit)]
 
 
-def _read_only(config: Config) -> Iterator[str]:
-    """What of a configuration the unit in force, perhaps an older one, keeps from being written."""
-    command = ("systemctl", "show", "-p", "ProtectSystem", "-p", "ReadWritePaths", UNIT.name)
+_OWN_FOLDERS = {
+    "StateDirectory": "/var/lib", "CacheDirectory": "/var/cache", "LogsDirectory": "/var/log",
+    "RuntimeDirectory": "/run", "ConfigurationDirectory": "/etc",
+}  # fmt: skip
+"""Settings with folders that systemd makes for a unit to write to, and where those are."""
+
+
+@cache
+def _unit() -> Mapping[str, str]:
+    """Settings of the unit in force, perhaps an older one, with what its drop-ins have; empty where there is
+    none, or no systemd that would start it."""
+    wanted = ("LoadState", "User", "SupplementaryGroups", "ProtectSystem", "ReadWritePaths")
+    command = ["systemctl", "show", UNIT.name, *(f"-p{one}" for one in (*wanted, *_HIDDEN, *_OWN_FOLDERS))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SHOWN_WITHIN)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return  # no systemd that would start it
+        return {}
     found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    if found.get("ProtectSystem") != "strict":
+    return found if found.get("LoadState") == "loaded" else {}
+
+
+def _read_only(config: Config, unit: Mapping[str, str]) -> Iterator[str]:
+    """What of a configuration a unit keeps from being written."""
+    if unit.get("ProtectSystem") != "strict":
         return
-    writable = [path.lstrip("-+") for path in found.get("ReadWritePaths", "").split()]
+    writable = [path.lstrip("-+") for path in unit.get("ReadWritePaths", "").split()]
+    for setting, folder in _OWN_FOLDERS.items():
+        writable += [f"{folder}/{name.partition(':')[0]}" for name in unit.get(setting, "").split()]
     for one in _written(config):
         if not any(map(one.is_relative_to, writable)):
             yield (
@@ -257,7 +278,7 @@ def _unseen(path: Path) -> str | None:
     """Reason why the service cannot get to a file, or None."""
     for folder in reversed(path.parents):
         for setting, hidden in _HIDDEN.items():
-            if str(folder) in hidden:
+            if str(folder) in hidden and _unit().get(setting) not in ("no", "read-only"):
                 return f"the service sees nothing of {folder} ({setting})"
         if not _may(folder, _ENTER):
             return f"the user urlward may not enter {folder}"
@@ -268,9 +289,12 @@ _READ, _WRITE, _ENTER = stat.S_IROTH, stat.S_IWOTH | stat.S_IXOTH, stat.S_IXOTH
 
 
 def _may(path: Path, wanted: int) -> bool:
-    """Whether the service's user may do something, as a mode's bits for others say it."""
+    """Whether the service's user may do something, as a mode's bits for others say it; or, for all that is
+    looked at, an access list."""
     try:
         found = os.stat(path)  # noqa: PTH116 - the target of a link counts
+        if "system.posix_acl_access" in os.listxattr(path):
+            return True
     except OSError:
         return False
     user, groups = _user()
@@ -285,7 +309,11 @@ def _user() -> tuple[int, frozenset[int]]:
         found = pwd.getpwnam(NAME)
     except KeyError:
         return -1, frozenset()
-    return found.pw_uid, frozenset(os.getgrouplist(NAME, found.pw_gid))
+    groups = {*os.getgrouplist(NAME, found.pw_gid)}
+    for name in _unit().get("SupplementaryGroups", "").split():
+        with suppress(KeyError):
+            groups.add(int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid)
+    return found.pw_uid, frozenset(groups)
 
 
 def _listen_port(config: Config) -> tuple[int, ...]:

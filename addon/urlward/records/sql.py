@@ -241,9 +241,11 @@ def open_server(url: str, where: str) -> Engine:
             context.is_disconnect = True
 
     @event.listens_for(engine, "connect")
-    def see_all(connection: Any, _: object) -> None:
+    def see_all(connection: Any, record: ConnectionPoolEntry) -> None:
         # Where a policy would hide rows there is an error, and not an answer without them.
         connection.execute("SET row_security = off")
+        # PgBouncer tells the driver another number.
+        record.info["process"] = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
         connection.commit()
 
     _tell_of_waiting(engine)
@@ -266,12 +268,12 @@ def _tell_of_waiting(engine: Engine) -> None:
                     return
 
     @event.listens_for(engine, "checkout")
-    def begin(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    def begin(_: object, record: ConnectionPoolEntry, __: object) -> None:
         over = record.info["over"] = threading.Event()
+        watched = record.info["process"], over
         # Without a thread for it, it is not said.
         with suppress(RuntimeError):
-            process = connection.info.backend_pid
-            threading.Thread(target=watch, args=(process, over), name="waiting", daemon=True).start()
+            threading.Thread(target=watch, args=watched, name="waiting", daemon=True).start()
 
     @event.listens_for(engine, "checkin")
     def end(_: object, record: ConnectionPoolEntry) -> None:
