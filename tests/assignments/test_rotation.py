@@ -3,6 +3,7 @@
 import os
 import random
 from datetime import UTC, datetime
+from itertools import batched
 from pathlib import Path
 
 import pytest
@@ -761,6 +762,35 @@ def test_what_a_log_tells_out_of_order_names_nobody_wrongly(
         }
         verdict, found = told(sqlite_store, seconds)
         assert verdict == "ambiguous" or set(found) == had
+
+
+@pytest.mark.parametrize(
+    ("events", "read"),
+    [
+        ("anna 0 berta 100 berta 200 anna 400", 0),
+        # The beginnings are read by one import, and an end by another.
+        ("anna 0 berta 100 anna 400 berta 500", 2),
+        # One subscriber has it for two destinations.
+        ("anna 0 anna 50 anna 90 berta 100 berta 200 anna 400", 0),
+    ],
+)
+def test_a_port_is_several_subscribers_at_once(
+    store: AssignmentStore, log: Log, events: str, read: int
+) -> None:
+    begun: set[str] = set()
+    lines = []
+    for user, seconds in batched(events.split(), 2):
+        is_end = user in begun and seconds != "50"
+        lines.append(block(int(seconds), user, "release" if is_end else "alloc"))
+        begun.add(user)
+    log.write(*lines[:read])
+    log.read(150)
+    log.write(*lines[read:], block(900, "zoe", "alloc", B))
+    log.read(1000)
+    assert told(store, 20) == ("one", ["anna"])
+    assert told(store, 150) == ("ambiguous", ["anna", "berta"])
+    assert told(store, 350)[0] == "ambiguous"
+    assert told(store, 450) == (("one", ["berta"]) if read else ("none", []))
 
 
 def test_what_begins_again_within_a_second_is_not_told_again_where_a_log_goes_on(

@@ -29,6 +29,7 @@ from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, join, 
 from urlward.dashboard import api, handler
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
+from urlward.dashboard.pages import SHOWN
 from urlward.dashboard.sources import EventPage
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import Grant
@@ -366,6 +367,23 @@ def test_objections_are_decided(inside: Browser, sources: MadeUp):
     grants = [told[-1] for told in sources.told]
     assert grants == [Grant(SECRET_URL, 86_400), None]
     assert b"declined" in inside.get("/objections").data
+
+
+def test_of_many_objections_a_page_has_some(
+    inside: Browser, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
+):
+    """A thousand, as many as are kept, took a second, in which nothing was answered, nor `/healthz`."""
+    [one] = sources.objections()
+    many = [one | {"id": f"o-{n}", "reference": f"R-{n}-"} for n in range(SHOWN + 1)]
+    monkeypatch.setattr(sources, "objections", lambda: many)
+    first = inside.get("/objections").data.decode()
+    assert first.count("<article") == SHOWN
+    assert f"R-{SHOWN}-" not in first
+    [older] = re.findall(r'href="(/objections\?before=[^"]+)"', first)
+    last = inside.get(older).data.decode()
+    assert last.count("<article") == 1
+    assert f"R-{SHOWN}-" in last
+    assert f'action="{older}"' in last, "what is wrong in a form is said beside it"
 
 
 def test_events_are_paged_and_found(inside: Browser):

@@ -8,8 +8,8 @@ import pytest
 
 from urlward.config import Config
 from urlward.dashboard import live_sources
-from urlward.dashboard.edit_pages import SHOWN, shown_of
 from urlward.dashboard.live_sources import LiveSources
+from urlward.dashboard.pages import SHOWN, shown_of
 from urlward.policy.own import FILE, OwnEntry, add_own, draft, own_entries, remove_own
 from urlward.state.folder import local_key
 

@@ -9,6 +9,8 @@ from urlward.config import FeedTable
 from urlward.engine.digest import Key
 from urlward.feeds.store import Facts, FeedStore
 from urlward.policy.allows import add_allow, end_allow
+from urlward.policy.own import FILE as OWN_FILE
+from urlward.policy.own import NAME as OWN
 from urlward.records.metrics import RulesFacts
 from urlward.records.watches import ALARMS, FILES_AGAIN, SETTLED, Watches
 from urlward.state.folder import StateError
@@ -111,6 +113,16 @@ def test_a_refused_list_is_an_alarm_until_it_is_in_force(tmp_path: Path) -> None
     refused[0] = {}
     watches.look_at_lists()
     assert said[1:] == [("list-back", "list games: what its file has is in force", "games", "games")]
+    # Own entries that cannot be compiled are none that a worker has been given.
+    store = FeedStore(tmp_path, OWN)
+    (tmp_path / OWN_FILE).touch()
+    for error in ("entry o-1 does not open under the local key", ""):
+        with store.locked():
+            store.write_facts(Facts(last_attempt=NOW, reason="system" if error else "", error=error))
+        watches.look()
+        watches.look_at_lists()
+    assert [(kind, whose) for kind, _, whose, _ in said[2:]] == [("refused-list", OWN), ("list-back", OWN)]
+    assert "entry o-1 does not open" in said[2][1]
 
 
 def test_rules_that_are_taken_away_are_alarms(tmp_path: Path) -> None:

@@ -419,6 +419,9 @@ class KeaParser(Parser):
             try:
                 if len(fields) < count:
                     raise RowError("cut short")
+                # Databases have names for these, which a dump of theirs may have.
+                if not all(fields[column].isdecimal() for column in (state, kind) if column is not None):
+                    raise RowError("a state or a lease's type that is no number, as lease files have them")
                 network = fields[address]
                 if kind is not None and length is not None and fields[kind] == _PREFIX:
                     network += f"/{fields[length]}"

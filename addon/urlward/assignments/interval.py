@@ -103,6 +103,7 @@ class Ending(IntEnum):
     WITHIN = 11
     MISSED = 12
     DELETED = 13
+    BESIDE = 14
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -128,6 +129,7 @@ class Ending(IntEnum):
             Ending.WITHIN: "in doubt: within that second",
             Ending.MISSED: "in doubt: its log was rotated, or written anew, before it was read to its end",
             Ending.DELETED: "in doubt: whoever had it just before, or also, is deleted by now",
+            Ending.BESIDE: "in doubt: its own end is told behind the next one's beginning",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 

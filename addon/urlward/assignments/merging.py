@@ -80,6 +80,9 @@ class Merger:
         own end may be read behind it: told late, or in an export that has the newest first."""
         self._across: dict[Key, list[Held]] = {}
         """What another's beginning has ended, and began before a gap, or in it."""
+        self._begun: dict[tuple[Key, str, str], tuple[int, int]] = {}
+        """How many of whose beginnings another's has followed, or one of their own, and when the first was,
+        in ms: where a port is several subscribers' at once, their ends come yet."""
         self._not_so: set[tuple[Any, ...]] = set()
         """Keys of rows of these, whose end is another; they are written already, or about to be."""
         self._perhaps: tuple[Key, int, str] | None = None
@@ -156,7 +159,7 @@ class Merger:
             self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
             for key, held in changes.held.items():
                 self._note(key, held)
-        tables: tuple[dict[Any, Any], ...] = (self._ends, self._last_ends, self._followed)
+        tables: tuple[dict[Any, Any], ...] = (self._ends, self._last_ends, self._followed, self._begun)
         for told in tables:
             for whose in [*told][:-_MOST_ENDS]:
                 del told[whose]
@@ -338,6 +341,8 @@ class Merger:
             self._end(key, held)
             self._hold(key, new)
         elif self._is_news(held, new):
+            if not new[_SESSION] and new[_START] == new[_SEEN] > held[_SEEN]:
+                self._note_begun(key, held, held[_START])
             if new[_START] < held[_START] and not new[_SESSION]:
                 held[_START] = new[_START]
             for what in (_LAST, _END, _SEEN, _ENDING):
@@ -362,6 +367,8 @@ class Merger:
             self._hold_late(key, held, new)
             return
         if earlier[_END] > later[_START]:
+            if earlier[_END] == FOREVER:
+                self._note_begun(key, earlier, later[_START])
             if earlier[_ENDING] not in _SAID:
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
@@ -411,6 +418,31 @@ class Merger:
             missed[_START], missed[_ENDING] = since - 1, Ending.MISSED
             self._end(key, missed)
         return since is not None
+
+    def _note_begun(self, key: Key, held: Held, at: int) -> None:
+        whose = key, held[_SUBSCRIBER], held[_SESSION]
+        count, since = self._begun.get(whose, (0, at))
+        self._begun[whose] = count + 1, since
+
+    def _end_beside(self, key: Key, ended: Held) -> bool:
+        """Put in doubt whose end is told behind another's beginning, which may not have been theirs: several
+        have one port at once by some translators. False where nobody is known to have begun so."""
+        whose = key, ended[_SUBSCRIBER], ended[_SESSION]
+        held = self._held.get(key)
+        count, since = self._begun.pop(whose, (0, 0))
+        if count > 1:
+            self._begun[whose] = count - 1, since
+        elif not count:
+            # Its beginning may have been read in an earlier import, but for a gap.
+            if held is None or any(gap.since < ended[_END] for gap in self.gaps):
+                return False
+            since = held[_START]
+        if since >= ended[_END]:
+            return False
+        beside = [*ended]
+        beside[_START], beside[_ENDING] = since, Ending.BESIDE
+        self._end(key, beside)
+        return True
 
     def _is_another(self, held: Held, new: Held) -> bool:
         """Whether what is said of one with the same name is of another beginning, with a gap between both."""
@@ -518,8 +550,9 @@ class Merger:
         # Whatever it is that the end names: the session has ended.
         self._end_session(session, told, doubt, began)
         if new[_START] <= 0:
-            self.changes.skipped += 1
-            if self._miss(key, new, self.gaps):
+            is_beside = self._tells_once and self._end_beside(key, new)
+            self.changes.skipped += not is_beside
+            if self._miss(key, new, self.gaps) or is_beside:
                 self._ends[whose] = told, told, doubt
             return
         new[_END] = _after(new[_START], new[_END])

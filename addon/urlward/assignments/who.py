@@ -20,7 +20,7 @@ from urlward.assignments.store import ANEW, AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
-    Ending.MISSED, Ending.DELETED,
+    Ending.MISSED, Ending.DELETED, Ending.BESIDE,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 

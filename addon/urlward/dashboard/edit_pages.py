@@ -2,7 +2,6 @@
 added, removed, and revealed one by one.
 """
 
-from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import Any, cast, get_args
 
@@ -10,7 +9,7 @@ from urlward.dashboard import asked
 from urlward.dashboard.api import Api, Shown
 from urlward.dashboard.editing import FIELDS, is_table, shown, values_of
 from urlward.dashboard.handler import Base
-from urlward.dashboard.pages import Action, Form, Page
+from urlward.dashboard.pages import Action, Form, Page, shown_of
 from urlward.dashboard.roles import Route
 from urlward.dashboard.sources import Row
 from urlward.engine.errors import UrlwardError
@@ -193,8 +192,6 @@ _KINDS, _ACTIONS = "|".join(FIELDS), "|".join(_DONE)
 
 
 OWN = "/own"
-SHOWN = 100
-"""Entries on a page, which is made on the event loop: there may be a hundred thousand."""
 
 _FIELDS = ("entry", "as", "allow", "category", "note", "expires", "sure")
 _MEANT = get_args(Meant)
@@ -251,23 +248,6 @@ class OwnPage(Form):
             form=dict.fromkeys(_FIELDS, "") | (given or {}), warnings=warnings or [], meant=_MEANT,
             revealed=revealed or {}, trail=await self.beneath("own"),
         )  # fmt: skip
-
-
-def shown_of(
-    entries: Sequence[Row], before: str, revealed: Collection[str] = ()
-) -> tuple[Sequence[Row], str]:
-    """Those that a page shows, the newest first, and the ``before`` of the next; empty where there is none.
-
-    Args:
-        entries: in the order of adding.
-        before: id of an entry: those that are older. One that is gone is as none.
-        revealed: ids of those that are shown alone.
-    """
-    if revealed:
-        return [row for row in entries if row["id"] in revealed], ""
-    end = next((n for n, row in enumerate(entries) if row["id"] == before), len(entries))
-    rows = entries[max(end - SHOWN, 0) : end][::-1]
-    return rows, rows[-1]["id"] if end > SHOWN else ""
 
 
 class OwnAction(OwnPage):

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
@@ -30,6 +30,9 @@ from urlward.records.store import EventQuery
 
 LINES = 6
 """Lines of a chart: as many as can be told apart by their colours and dashes."""
+
+SHOWN = 100
+"""Own entries, or objections, on a page, which is made on the event loop: there may be a hundred thousand."""
 
 _IN_STEP = "history.in_step"
 _KNOWN = {NONE: "lists.no_name", OTHER: "history.others"}
@@ -437,6 +440,23 @@ class FeedAction(ListsPage, Form):
                 await self.ask(self.sources.accept_feed, name, asked.why(self.given("why")), self.who())
 
 
+def shown_of(
+    entries: Sequence[Row], before: str, revealed: Collection[str] = ()
+) -> tuple[Sequence[Row], str]:
+    """Those that a page shows, the last first, and the ``before`` of the next; empty where there is none.
+
+    Args:
+        entries: the first of them is shown last.
+        before: id of one: those that are shown after it. One that is gone is as none.
+        revealed: ids of those that are shown alone.
+    """
+    if revealed:
+        return [row for row in entries if row["id"] in revealed], ""
+    end = next((n for n, row in enumerate(entries) if row["id"] == before), len(entries))
+    rows = entries[max(end - SHOWN, 0) : end][::-1]
+    return rows, rows[-1]["id"] if end > SHOWN else ""
+
+
 class ObjectionsPage(Form):
     """Page of objections to blocks."""
 
@@ -450,10 +470,12 @@ class ObjectionsPage(Form):
     async def show(self, error: str = "") -> None:
         """Show the page."""
         found, problem = await self.ask_if_there(self.sources.objections)
+        before = self.get_query_argument("before", "")
+        rows, older = shown_of((found or [])[::-1], before)
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
-            "objections", "objections.title", form=form, objections=found or [], error=error, problem=problem,
-            done=self.done(), trail=await self.beneath("objections"),
+            "objections", "objections.title", form=form, objections=rows, error=error, problem=problem,
+            before=before, older=older, done=self.done(), trail=await self.beneath("objections"),
         )  # fmt: skip
 
 

@@ -246,10 +246,11 @@ class LoadedList:
             wanted: dict[bytes, None] = {}
             forms: list[tuple[int, int, int]] = []
             for number, length, place in alike:
-                kind, flags, *_ = shapes[number]
+                shape = shapes[number]
+                kind = shape.kind
                 if kind >= _ON_PAGES:
                     if place == below:
-                        forms.append((kind, length, flags & Flag.NOCASE))
+                        forms.append((kind, length, shape.flags & Flag.NOCASE))
                 elif digests is not None:
                     # An address and a network have one digest, by which each row is found once.
                     for digest in digests[kind, length]:
@@ -387,7 +388,7 @@ class LoadedList:
             for number, length, place in set(
                 zip(numbers.tolist(), lengths.tolist(), belows.tolist(), strict=True)
             ):
-                kind, flags, *_ = table.shapes[number]
+                kind, flags, _, _, _ = table.shapes[number]
                 kinds[kind, flags & Flag.NOCASE, length, place] = number, length, place
             yield
         return tuple(kinds.values())

@@ -182,7 +182,7 @@ class Matcher:
                         if state.whole:
                             found = [*state.said]
                             return decide(self._excused(found) if self._guarded else found)
-                        may_float = len(path) > _LONG_PATH
+                        may_float = False
                     else:
                         may_float = True
                     verdict = self._check_plain(states, target, path, query, may_float, ports, now, decide)
@@ -252,7 +252,7 @@ class Matcher:
             target: as of `check_request`.
             path: of the target, as `query`.
             query: likewise.
-            may_float: whether a path sequence may be in the path, or its segments are yet to be counted.
+            may_float: whether a path sequence may be in the path.
             ports: as of `check_request`.
             now: likewise.
             decide: likewise.
@@ -260,7 +260,8 @@ class Matcher:
         judging, state = _Judging(ports, now), states[0]
         if "#" in query:
             return self._check_states(states, target, judging, decide)
-        anywhere = self._check_floating(path, judging) if may_float else ()
+        looks = may_float or len(path) > _LONG_PATH
+        anywhere = self._check_floating(path, judging, may_float=may_float) if looks else ()
         verdict = self._check_state(state, path, query, False, anywhere, judging, decide)
         if verdict.action == "block":
             return verdict
@@ -270,8 +271,9 @@ class Matcher:
         if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:
             return verdict
         if path[-1] == "/":
-            anywhere = self._check_floating(path[:-1], judging) if may_float else ()
-            without = self._check_state(state, path[:-1], query, False, anywhere, judging, decide)
+            path_without = path[:-1]
+            anywhere = self._check_floating(path_without, judging, may_float=may_float) if looks else ()
+            without = self._check_state(state, path_without, query, False, anywhere, judging, decide)
             if without.action == "block":
                 return without
             if without.action == "monitor" and verdict is PASS:
@@ -425,8 +427,9 @@ class Matcher:
             return PASS
         return decide(self._excused(found) if self._guarded else found)
 
-    def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
-        """The verdicts of path sequences on a path, which are kept until there is another."""
+    def _check_floating(self, path: str, judging: "_Judging", *, may_float: bool = True) -> Sequence[Verdict]:
+        """The verdicts of path sequences on a path, which are kept until there is another; none where it is
+        known that none may be in it, and only its segments are counted."""
         if judging.path is path:
             return judging.anywhere
         judging.path, judging.anywhere = path, ()
@@ -434,6 +437,8 @@ class Matcher:
         judging.left -= len(path) // _COMPARED
         if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
             judging.spend(0, segments)
+        if not may_float:
+            return ()
         head = path[1 : path.rfind("/")].encode()
         none_begins = self._none_begins
         if not head or (

@@ -476,6 +476,8 @@ def _up_to_script(target: str, work: Work) -> tuple[Reading, ...]:
         UrlError: too much work.
     """
     path, mark, query = target.partition("?")
+    if ".." not in path and not _ESCAPED_DOT.search(path):
+        return ()  # nothing is taken away
     once = unescape_once(path)
     match = next(_PHP_AND_MORE(once), None)
     if match is None or not _STEP_UP(once, match.end()):

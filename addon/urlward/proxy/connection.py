@@ -488,8 +488,9 @@ class Connection:
             self._at_end()
 
     def _decrypt(self, tls: Tls, data: bytes) -> None:
-        tls.incoming.write(data)
-        if not tls.ready and not self._shake(tls):
+        if tls.ready:
+            tls.incoming.write(data)
+        elif not self._shake(tls, data):
             return
         data, ended = tls.decrypted()
         if data:
@@ -501,10 +502,10 @@ class Connection:
         elif ended:
             self._at_end()
 
-    def _shake(self, tls: Tls) -> bool:
+    def _shake(self, tls: Tls, data: bytes = b"") -> bool:
         """Continue a TLS handshake; returns whether it is done."""
         try:
-            tls.session.do_handshake()
+            tls.shake(data)
         except ssl.SSLWantReadError:
             self._flush(tls)
             return False
@@ -515,7 +516,6 @@ class Connection:
             failed(e)
             return False
         self._flush(tls)
-        tls.ready = True
         established = tls.established
         tls.forget()
         established()

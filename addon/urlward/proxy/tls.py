@@ -37,6 +37,14 @@ _CHAIN: Final = 1 << 13
 """Bytes of certificates with which a session is kept, or a connection at rest: OpenSSL needs ten times as
 many bytes for them. Servers send 3,000 to 6,000, and may send 100,000."""
 
+_BESIDES: Final = 1 << 12
+"""Bytes of a handshake besides certificates with which a connection is kept at rest: of names of authorities
+for a client's certificate, which may be 65,000, OpenSSL makes 45 times as many."""
+
+_HELLO: Final = 1 << 13
+"""Bytes that a client may send before its handshake goes on. Browsers send 2,000, twice where they are asked
+to; of names of authorities, or of OCSP's responders, OpenSSL keeps 45 times as many with the connection."""
+
 _LONGEST_NAME: Final = 63
 _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 """How long before now and after it a certificate is valid (browsers take no more than 200 days)."""
@@ -48,6 +56,9 @@ under a clock that has been set since, by years where the machine keeps no time 
 _CLIENTS: Final = 100
 """Sessions of clients without tickets that a certificate's context keeps before it is made anew: OpenSSL
 keeps 20,480 of each for two hours, and has no bound for all."""
+
+_NO_RX_CERTIFICATE_COMPRESSION: Final = 1 << 33
+"""Option of OpenSSL that Python has no name for: certificates come as large as they are."""
 
 _DER: Final = 2
 """`ENCODING_DER` of OpenSSL's side of Python's ssl."""
@@ -71,6 +82,7 @@ class Tls:
         session: OpenSSL's.
         client_side: whether this side began it.
         damaged: whether what has come cannot be decrypted any more.
+        handshake: bytes that have come for the handshake.
         incoming: what comes from the socket.
         outgoing: what is to go there.
         outer: the session that this one is inside of, if there is one.
@@ -81,7 +93,7 @@ class Tls:
 
     __slots__ = (
         "_is_large", "_pending", "_read", "_write", "client_side", "damaged", "established", "failed",
-        "incoming", "outer", "outgoing", "ready", "session",
+        "handshake", "incoming", "outer", "outgoing", "ready", "session",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +109,7 @@ class Tls:
         self._is_large: bool | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ready = self.damaged = False
+        self.handshake = 0
         self.session = context.wrap_bio(
             self.incoming,
             self.outgoing,
@@ -151,13 +164,35 @@ class Tls:
             self.damaged = True
         return parts[0] if len(parts) == 1 else b"".join(parts), ended
 
+    def shake(self, data: bytes) -> None:
+        """Continue the handshake.
+
+        Args:
+            data: that has come for it.
+
+        Raises:
+            ssl.SSLWantReadError: more has to come.
+            ssl.SSLError: it has failed.
+            ValueError: so has Python's part in it.
+        """
+        self.incoming.write(data)
+        self.handshake += len(data)
+        try:
+            self.session.do_handshake()
+        except ssl.SSLWantReadError as e:
+            if self.handshake > _HELLO and not self.client_side:
+                raise ssl.SSLError("a ClientHello that is too large") from e
+            raise
+        self.handshake -= self.incoming.pending
+        self.ready = True
+
     @property
     def is_large(self) -> bool:
-        """Whether the other side has sent so many certificates that this should not be kept."""
+        """Whether the other side has sent so much in its handshake that this should not be kept."""
         if self._is_large is None:
             inner: Any = self.session._sslobj  # type: ignore[attr-defined] # public from Python 3.13 on
-            chain = inner.get_unverified_chain() or ()
-            self._is_large = sum(len(one.public_bytes(_DER)) for one in chain) > _CHAIN
+            chain = sum(len(one.public_bytes(_DER)) for one in inner.get_unverified_chain() or ())
+            self._is_large = chain > _CHAIN or self.handshake - chain > _BESIDES
         return self._is_large
 
     def shut_down(self) -> None:
@@ -354,6 +389,7 @@ class Origins:
             options.ciphers_server,
         )
         context.hostname_checks_common_name = False
+        context.options |= _NO_RX_CERTIFICATE_COMPRESSION
         if options.ssl_insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -1,7 +1,6 @@
 """Readings of events: lines of the audit log that tell who was shown events of clients, and which they asked
 for."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +11,9 @@ from urlward.records.store import EventQuery
 from urlward.state.audit import append
 
 AGAIN = 3_600.0
-"""Seconds in which the same search is told once: a page that is open looks for new events by itself, and a
-script for those since its last look."""
+"""Seconds in which the same search is told once: a page that is open looks for new events by itself, and
+scripts do so with times that move."""
+_DAY = 86_400_000
 
 
 class Readings:
@@ -27,8 +27,7 @@ class Readings:
     def __init__(self, state: Path, clock: Callable[[], float] = time.time) -> None:
         self._state = state
         self._clock = clock
-        self._told: dict[tuple[str, str, EventQuery, float, float], float] = {}
-        """When somebody was told to have read in a form what a search finds, since when and until when."""
+        self._told: dict[tuple[str, EventQuery, str], tuple[float, EventQuery]] = {}
 
     def tell(self, who: str, query: EventQuery, form: str) -> None:
         """Note that somebody reads events of clients. Nothing deletes the line, so that it names no client.
@@ -42,14 +41,28 @@ class Readings:
             StateError: it cannot be written; then no such event may be shown.
         """
         now = self._clock()
-        # Further pages are of the same search, and so is what is of a part of its time.
-        sought = replace(query, before=None, limit=0, since=None, until=None)
-        since, until = query.since or 0, math.inf if query.until is None else query.until
-        told = {reading: at for reading, at in self._told.copy().items() if 0 <= now - at < AGAIN}
-        if not any(one[:3] == (who, form, sought) and one[3] <= since and until <= one[4] for one in told):
+        # Further pages are of the same search.
+        same = who, replace(query, since=None, until=None, before=None, limit=0), form
+        told = {reading: one for reading, one in self._told.copy().items() if 0 <= now - one[0] < AGAIN}
+        at, before = told.get(same, (now, query))
+        if same not in told or not _is_within(query, before):
+            if same in told:
+                query = _widened(query, before)
             append(self._state, who, "events-read", now, form=form, **_fields(query))
-            told[who, form, sought, since, until] = now
+            told[same] = at, query
         self._told = told
+
+
+def _is_within(query: EventQuery, other: EventQuery) -> bool:
+    """Whether a search's times are within those of another."""
+    ends = other.until is None or (query.until is not None and query.until <= other.until)
+    return (query.since or 0) >= (other.since or 0) and ends
+
+
+def _widened(query: EventQuery, other: EventQuery) -> EventQuery:
+    """A search of the times of both, from the beginning of a day on, so that there are not many of these."""
+    since = min(query.since or 0, other.since or 0)
+    return replace(query, since=since - since % _DAY or None, until=None)
 
 
 def _fields(query: EventQuery) -> dict[str, object]:

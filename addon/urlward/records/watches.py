@@ -13,6 +13,8 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows
+from urlward.policy.own import FILE as OWN_FILE
+from urlward.policy.own import NAME as OWN
 from urlward.records.event import Kind
 from urlward.records.metrics import NONE, PUBLISHING, TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
@@ -85,6 +87,8 @@ class Watches:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._feeds = [(feed, FeedStore(state, feed.name)) for feed in feeds]
+        self._own_store = FeedStore(state, OWN)
+        self._own_fails = ""
         self._state = state
         self._tell = tell
         self._refused = refused
@@ -190,6 +194,8 @@ class Watches:
             except UrlwardError as e:
                 logger.error("records: %s", e)
         try:
+            there = (self._state / OWN_FILE).exists()
+            self._own_fails = self._own_store.facts().error if there else ""
             self._look_at_allows()
         except UrlwardError as e:
             logger.error("records: %s", e)
@@ -205,6 +211,8 @@ class Watches:
         found = {
             (_REFUSED, name): f"list {why}; the last good one stays in force" for name, why in refused.items()
         }
+        if self._own_fails:  # with a list from before that, or none
+            found[_REFUSED, OWN] = f"list {OWN}: not in force as they are now: {self._own_fails}"
         for _, name in self._compare([_REFUSED], found):
             self._alarm("list-back", f"list {name}: what its file has is in force", whose=name, list=name)
 
