@@ -26,6 +26,8 @@ from urlward.policy.own import Learned
 from urlward.records.event import KINDS
 from urlward.records.exposition import ALARMS, OFFERS
 from urlward.records.metrics import PUBLISHING, TROUBLES
+from urlward.records.reading import _fields
+from urlward.records.store import EventQuery
 from urlward.records.watches import Watches
 from urlward.state.audit_view import TOPICS
 from urlward.state.folder import local_key
@@ -228,6 +230,8 @@ def test_words_that_scripts_rely_on_are_translated():
     for troubles in (TROUBLES, PUBLISHING):
         words |= {*troubles, *(end for end, _ in troubles.values())}
     words |= {*get_args(Reason), *REASONS}
+    searched = EventQuery(("block",), 1, 1, *"rlc", None, (), *"eg")
+    words |= {"form", *_fields(searched), *_fields(EventQuery(client="192.0.2.7"))}
     assert {word for word in words if f"term.{word}" not in ENGLISH} == set()
 
 
