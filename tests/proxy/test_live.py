@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import weakref
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import Mock
@@ -156,6 +157,19 @@ async def test_a_head_may_not_take_for_ever() -> None:
     await live.tick(100 + HEAD_TIMEOUT)
     assert (slow.was_cut, quick.was_cut, busy.was_cut) == (True, False, False)
     assert (slow.touched, quick.touched) == (3, 3)
+
+
+async def test_what_has_ended_is_not_held_until_the_next_look() -> None:
+    """Hundreds of failed handshakes were, with what OpenSSL has of each."""
+    client = make_context().client
+    live, one = Live(), Exchange(client=client)
+    one.reading = 0
+    live.add(one)
+    await live.tick(100)
+    live.discard(one)
+    gone = weakref.ref(one)
+    del one
+    assert gone() is None
 
 
 async def test_one_that_breaks_does_not_hide_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -151,6 +151,8 @@ class Live:
 
     def _part_with(self, client: Client, *gone: int) -> None:
         """Remove members of a connection, by their ids, as far as they are there."""
+        for number in gone:
+            self._heads.pop(number, None)  # or its memory, as of TLS, would be held until the next look
         name = network_of(client.peername[0])
         network = self._networks.get(name)
         members = network.clients.get(client) if network is not None else None
