@@ -41,6 +41,8 @@ def other_version(hello: bytes, version: int) -> bytes:
         (other_version(HELLO, 0x03FF), "relay"),
         (other_version(client_hello("blocked.example"), 0x0304), "refuse"),
         (other_version(client_hello("paged.example"), 0x0200), "refuse"),
+        (client_hello("blocked.example") + bytes(1 << 13), "refuse"),
+        (HELLO + bytes(1 << 13), "relay"),
         (b"SSH-2.0-x\r\n", "http"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[:3].hex(),  # a real one is random

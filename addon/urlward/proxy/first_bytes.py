@@ -16,6 +16,7 @@ from urlward.proxy.framing import MAX_REQUEST_LINE, PASSED_OVER
 from urlward.proxy.guard import Guard
 from urlward.proxy.mitm import HttpProxy, HttpUpstreamProxy
 from urlward.proxy.names import NO_NAMES, Context, Names, names_of_tls, sni_of
+from urlward.proxy.tls import MOST_HELLO
 
 # What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form;
 # behind GET anything, since Python's servers take `GET page` for HTTP/0.9.
@@ -72,7 +73,7 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
         decision, names = guard.tls(context, client_hello.sni) if for_origin else ("intercept", NO_NAMES)
         if decision != "intercept":
             return Decision("relay", names) if decision == "relay" else REFUSE
-        if not data.startswith(_ENDED_TLS):
+        if not data.startswith(_ENDED_TLS) or len(data) > MOST_HELLO:
             guard.refused("peek")
             return REFUSE
         return Decision("tls", sni=client_hello.sni)

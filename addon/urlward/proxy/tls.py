@@ -41,7 +41,7 @@ _BESIDES: Final = 1 << 12
 """Bytes of a handshake besides certificates with which a connection is kept at rest: of names of authorities
 for a client's certificate, which may be 65,000, OpenSSL makes 45 times as many."""
 
-_HELLO: Final = 1 << 13
+MOST_HELLO: Final = 1 << 13
 """Bytes that a client may send before its handshake goes on. Browsers send 2,000, twice where they are asked
 to; of names of authorities, or of OCSP's responders, OpenSSL keeps 45 times as many with the connection."""
 
@@ -180,7 +180,7 @@ class Tls:
         try:
             self.session.do_handshake()
         except ssl.SSLWantReadError as e:
-            if self.handshake > _HELLO and not self.client_side:
+            if self.handshake > MOST_HELLO and not self.client_side:
                 raise ssl.SSLError("a ClientHello that is too large") from e
             raise
         self.handshake -= self.incoming.pending
