@@ -847,6 +847,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
         ("/w/index.php?title=A_title", "/w/index.php?x=1&title=A+title"),
         ("/w/index.php?title=A_title", "/w/index.php?titl%65=a%20title_&x=1"),
+        # Whatever has an `index.php`, such as SMF, XenForo, Joomla
+        ("/b/index.php?id=5", "/b/?id=5&x=1"),
+        ("/?id=5", "/index.php?id=5"),
+        ("/index.php?threads/a.5", "/?threads/a.5"),
+        ("/a/b/index.php?id=5", "/a/./b/?id=5"),
         # Symfony, Laravel, Slim, Yii, CodeIgniter, to which paths that are no files are led
         ("/noext", "/index.php/noext"),
         ("/a/noext", "/a/index.php//noext/?x=1"),
@@ -977,6 +982,9 @@ def test_another_page_of_a_like_name_passes() -> None:
         "i?titles=A_title",
     ):
         assert page.check("p.test", f"/{target}?x=1") == PASS
+    page = matcher("http://p.test/b/index.php", "http://p.test/c/", "http://p.test/d/index.php?id=5")
+    for target in ("b/?id=5", "b/", "c/index.php?id=5", "c/index.php", "d/?id=6", "d/", "d?id=5", "?id=5"):
+        assert page.check("p.test", f"/{target}") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
     for target in (
         "index.php",

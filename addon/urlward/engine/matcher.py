@@ -34,6 +34,7 @@ from urlward.engine.readings import (
     Work,
     has_path_behind,
     hosts_in_path,
+    indexed,
     is_one_page,
     is_one_query,
     is_plain_path,
@@ -267,6 +268,12 @@ class Matcher:
             return verdict
         if not is_one_page(path) or (query and not is_one_query(query)):
             return self._check_states(states, target, judging, decide, verdict)
+        if query and verdict.action not in _DECIDED and (other := indexed(path)):
+            of_index = self._check_state(state, other, query, True, anywhere, judging, decide)
+            if of_index.action == "block":
+                return of_index
+            if of_index.action == "monitor" and verdict is PASS:
+                verdict = of_index
         # In front of `:` are the slash and the digits of a page's part (`slug_path`).
         if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:
             return verdict

@@ -276,9 +276,17 @@ def is_plain_path(path: str) -> bool:
     )
 
 
+def indexed(path: str) -> str:
+    """The other path by which a program gets parameters: `/?topic=5` is `/index.php?topic=5`. Empty where
+    there is none."""
+    if path[-1:] == "/":
+        return f"{path}index.php"
+    return path.removesuffix("index.php") if path.endswith("/index.php") else ""
+
+
 is_one_page, is_one_query = _ONE_PAGE, _ONE_QUERY
 """Whether a path, and a query that is not empty, as sent are one page to every origin (`target_readings`)
-but for a slash at the path's end, which some take for none."""
+but for a slash at the path's end, which some take for none, and parameters to a folder (`indexed`)."""
 
 
 def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...]:
@@ -300,10 +308,12 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     path, _, query = target.partition("?")
     if _ONE_PAGE(path) and (not query or _ONE_QUERY(query)):
         # A named tuple's own constructor takes twice as long.
-        reading = tuple.__new__(Reading, (path, query, False, False, False, ""))
+        readings: tuple[Reading, ...] = (tuple.__new__(Reading, (path, query, False, False, False, "")),)
         if path[-1] == "/" != path:
-            return reading, tuple.__new__(Reading, (path[:-1], query, False, False, True, ""))
-        return (reading,)
+            readings += (tuple.__new__(Reading, (path[:-1], query, False, False, True, "")),)
+        if query and (other := indexed(path)):
+            readings += (tuple.__new__(Reading, (other, query, False, True, True, "")),)
+        return readings
     if (
         is_plain_path(path)
         and "#" not in query
@@ -319,6 +329,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             or "/api/" in path
             or "/_nuxt/" in path
             or _may_be_a_title(path)
+            or (query and indexed(path))
         ):
             work = work or Work()
             return _with_same_pages(_with_files([reading], work), work)
@@ -368,7 +379,7 @@ def _with_same_pages(
 ) -> tuple[Reading, ...]:
     """Readings, and after them those without the slash at the end: to Express, Koa, Nuxt, Mojolicious and
     Spring the two are one page, and servers of files lead from the one to the other. And what a wiki takes
-    them for.
+    them for, and parameters to a folder as those to its `index.php`, and the reverse.
 
     Args:
         readings: of a target.
@@ -393,6 +404,10 @@ def _with_same_pages(
                 known.add((path, query))
                 work.spend(len(path))
                 found.append(reading._replace(path=path, query=query, respelled=True))
+        if reading.query and (other := indexed(reading.path)):
+            # Of a page without parameters another file may be the index.
+            work.spend(len(other))
+            found.append(reading._replace(path=other, script=True, respelled=True))
     return tuple(found)
 
 
