@@ -147,6 +147,8 @@ class Kernel:
         waiting: how often it has been waited for.
         refused: how often `fault` was raised.
         on_full: as `SteerSet` has it.
+        leads: whether queries are led here.
+        looks: how often that was asked.
     """
 
     def __init__(self) -> None:
@@ -163,6 +165,12 @@ class Kernel:
         self.fault: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.waiting = self.refused = 0
+        self.leads = True
+        self.looks = 0
+
+    async def leads_here(self) -> bool:
+        self.looks += 1
+        return self.leads
 
     @property
     def addresses(self) -> set[str]:

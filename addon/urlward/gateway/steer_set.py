@@ -277,6 +277,7 @@ def _named(name: str) -> str:
     return f"{FAMILY_AND_NAME} {name}"
 
 
+_ALIVE = ALIVE, bytes(BOTH_PROTOCOLS[:1])
 _LIFE: tuple[Element, ...] = tuple((ALIVE, protocol) for protocol in BOTH_PROTOCOLS)
 _CUTS: tuple[Element, ...] = tuple((CUTTING, protocol) for protocol in BOTH_PROTOCOLS)
 
@@ -577,6 +578,14 @@ class SteerSet:
             self._nat64_seen = True
             self._mirroring = asyncio.get_running_loop().create_task(self._mirror())
         return anew
+
+    async def leads_here(self) -> bool:
+        """Whether the kernel takes any worker to live.
+
+        Raises:
+            NftError: it does not say.
+        """
+        return bool(await _in(self._beat_thread, lambda: self._beat_nft.left(*_ALIVE)))
 
     def _beat(self) -> bool:
         """Renew this worker's sign of life; returns whether clients now reach IPv4 by NAT64."""

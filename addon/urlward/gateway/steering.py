@@ -8,6 +8,7 @@ the filter. What is no longer listed leaves the kernel with its time.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,7 +33,7 @@ from urlward.gateway.canary import BEAT, canary_of
 from urlward.gateway.rules import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
-from urlward.gateway.table import NoTableError
+from urlward.gateway.table import NftError, NoTableError
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.settings import hook_address
@@ -63,6 +64,8 @@ SYSTEM_LOOK = 5.0
 """Seconds between two looks at whether the system has other resolvers."""
 
 _LINGERS = ALIVE_FOR + 0.2
+_LOOK = 0.1
+"""Seconds between two looks at whether the kernel leads queries here."""
 
 
 class Listing:
@@ -394,7 +397,7 @@ class Steering:
             self._full_timer.cancel()
         for task in self._tasks:
             task.cancel()
-        await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
+        await self._linger()
         if self._joining is not None:
             self._joining.cancel()
         for server in self._servers:
@@ -405,6 +408,17 @@ class Steering:
             udp.close()
             tcp.close()
         await self._steer_set.close()
+
+    async def _linger(self) -> None:
+        """Answer queries until the kernel leads none here, as it is told where all end, and none is under
+        way; where others live, for as long as it may take this worker to live."""
+        told = False
+        while left := max((server.lingering for server in self._servers), default=0.0):
+            if told and not any(way.under_way for ways in self._forwarders for way in ways):
+                return
+            with suppress(NftError):
+                told = not await self._steer_set.leads_here()
+            await asyncio.sleep(min(left, _LOOK))
 
     def _stop(self) -> None:
         self._stopping = True
