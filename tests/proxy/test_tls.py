@@ -236,6 +236,32 @@ def test_a_client_hello_has_a_bound(certificates: Certificates, trusting: ssl.SS
         with_client(certificates.context("plain.example"), trusting, "plain.example")
 
 
+@pytest.mark.parametrize("size", [1, 4, 1000, 20_000])
+def test_early_data_is_no_part_of_a_client_hello(
+    certificates: Certificates, trusting: ssl.SSLContext, size: int
+) -> None:
+    """A client that has a ticket of the origin's own sends it, as much as 16 KiB."""
+    to_client, from_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(to_client, from_client, server_hostname="plain.example")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = from_client.read()[9:]
+    # Behind version, random, session, suites and methods: early data is announced.
+    at = 35 + hello[34]
+    at += 2 + int.from_bytes(hello[at : at + 2])
+    at += 1 + hello[at]
+    extensions = hello[at + 2 :] + b"\0\x2a\0\0"
+    hello = hello[:at] + len(extensions).to_bytes(2) + extensions
+    message = b"\1" + len(hello).to_bytes(3) + hello
+    sent = b"\x16\3\1" + len(message).to_bytes(2) + message + 3 * (b"\x17\3\3\x10\0" + bytes(1 << 12))
+    server = Tls(certificates.context("plain.example"), client_side=False)
+    for start in range(0, len(sent), size):
+        with pytest.raises(ssl.SSLWantReadError):
+            server.shake(sent[start : start + size])
+    assert server.handshake == 5 + len(message)
+    assert server.outgoing.pending
+
+
 def test_settings_of_clients_sessions(store: CertStore, trusting: ssl.SSLContext) -> None:
     old = made(store, tls_version_client_max="TLS1_2", ciphers_client="ECDHE-ECDSA-AES128-GCM-SHA256")
     one = with_client(old.context("plain.example"), trusting, "plain.example")

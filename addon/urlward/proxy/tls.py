@@ -45,6 +45,9 @@ MOST_HELLO: Final = 1 << 13
 """Bytes that a client may send before its handshake goes on. Browsers send 2,000, twice where they are asked
 to; of names of authorities, or of OCSP's responders, OpenSSL keeps 45 times as many with the connection."""
 
+_DATA: Final = 23
+"""Type of a record of data."""
+
 _LONGEST_NAME: Final = 63
 _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 """How long before now and after it a certificate is valid (browsers take no more than 200 days)."""
@@ -82,7 +85,7 @@ class Tls:
         session: OpenSSL's.
         client_side: whether this side began it.
         damaged: whether what has come cannot be decrypted any more.
-        handshake: bytes that have come for the handshake.
+        handshake: bytes that have come for the handshake, but for early data.
         incoming: what comes from the socket.
         outgoing: what is to go there.
         outer: the session that this one is inside of, if there is one.
@@ -92,8 +95,8 @@ class Tls:
     """
 
     __slots__ = (
-        "_is_large", "_pending", "_read", "_write", "client_side", "damaged", "established", "failed",
-        "handshake", "incoming", "outer", "outgoing", "ready", "session",
+        "_head", "_is_large", "_left", "_pending", "_read", "_write", "client_side", "damaged", "established",
+        "failed", "handshake", "incoming", "outer", "outgoing", "ready", "session",
     )  # fmt: skip
 
     def __init__(
@@ -109,7 +112,8 @@ class Tls:
         self._is_large: bool | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ready = self.damaged = False
-        self.handshake = 0
+        self.handshake = self._left = 0
+        self._head = b""
         self.session = context.wrap_bio(
             self.incoming,
             self.outgoing,
@@ -176,7 +180,7 @@ class Tls:
             ValueError: so has Python's part in it.
         """
         self.incoming.write(data)
-        self.handshake += len(data)
+        self.handshake += len(data) if self.client_side else len(data) - self._early(data)
         try:
             self.session.do_handshake()
         except ssl.SSLWantReadError as e:
@@ -185,6 +189,17 @@ class Tls:
             raise
         self.handshake -= self.incoming.pending
         self.ready = True
+
+    def _early(self, data: bytes) -> int:
+        """Bytes of records of data that begin here: a client that had a ticket of the origin's own sends a
+        request with its ClientHello, of which OpenSSL skips 16 KiB at most, and keeps nothing."""
+        data, at, early = self._head + data, self._left, 0
+        while at + 5 <= len(data):
+            size = 5 + int.from_bytes(data[at + 3 : at + 5])
+            early += size if data[at] == _DATA else 0
+            at += size
+        self._left, self._head = max(at - len(data), 0), data[at:]
+        return early
 
     @property
     def is_large(self) -> bool:
