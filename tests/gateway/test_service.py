@@ -1,3 +1,4 @@
+import errno
 import grp
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -266,6 +268,9 @@ def test_what_is_added_to_the_unit_counts(tmp_path: Path, monkeypatch: pytest.Mo
     assert not service._may(file, service._READ)
     monkeypatch.setattr(os, "listxattr", lambda path: ["system.posix_acl_access"])
     assert service._may(file, service._READ), "an access list may say so"
+    file.chmod(0o644)
+    monkeypatch.setattr(os, "listxattr", Mock(side_effect=OSError(errno.EOPNOTSUPP, "not supported")))
+    assert service._may(file, service._READ), "not all file systems have any"
 
 
 def verified(*units: Path) -> tuple[int, list[str]]:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
+
+import pytest
 
 from lists.support import SECRET
 from urlward.config import FeedTable
@@ -77,7 +79,7 @@ def test_a_refresh_after_the_clock_was_set_back_is_told(tmp_path: Path) -> None:
     assert told.take() == [("feed", {"entries": 3, "added": 0, "removed": 0}, "body")]
 
 
-def test_allows(tmp_path: Path) -> None:
+def test_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told, now = Told(), [NOW]
     watches = Watches([], tmp_path, told, clock=lambda: now[0])
     watches.look()
@@ -87,6 +89,9 @@ def test_allows(tmp_path: Path) -> None:
     assert (kind, detail["id"], detail["action"]) == ("allow", made.id, "allowed")
     assert detail["until"] == "2027-01-15T08:01:00Z"
     assert "a.example" not in str(detail)
+    # What cannot be read of own entries keeps no allow from being told.
+    (tmp_path / OWN_FILE).touch()
+    monkeypatch.setattr(watches._own_store, "facts", Mock(side_effect=StateError("not readable")))
     end_allow(tmp_path, made.id, "done", "me", now=NOW)
     watches.look()
     assert told.take() == [("allow", {"id": made.id, "action": "ended"}, "")]

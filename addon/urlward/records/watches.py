@@ -193,15 +193,18 @@ class Watches:
                 self._look_at(feed, store)
             except UrlwardError as e:
                 logger.error("records: %s", e)
-        try:
-            there = (self._state / OWN_FILE).exists()
-            self._own_fails = self._own_store.facts().error if there else ""
-            self._look_at_allows()
-        except UrlwardError as e:
-            logger.error("records: %s", e)
+        for look in (self._look_at_own, self._look_at_allows):
+            try:
+                look()
+            except UrlwardError as e:
+                logger.error("records: %s", e)
         self._look_at_damaged()
         self._look_at_included()
         self._look_at_audit()
+
+    def _look_at_own(self) -> None:
+        there = (self._state / OWN_FILE).exists()
+        self._own_fails = self._own_store.facts().error if there else ""
 
     def look_at_lists(self) -> None:
         """Look once at the workers' reports of their lists, in the thread that receives them."""
