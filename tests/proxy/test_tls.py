@@ -504,7 +504,9 @@ def named(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("version", ["TLS1_2", "TLS1_3"])
-async def test_nothing_is_kept_with_much_of_a_handshake(origin: Origin, tmp_path: Path, version: str) -> None:
+async def test_nothing_is_kept_with_much_of_a_handshake(
+    origin: Origin, tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """90,000 bytes of certificates took 1.2 MB, and 64,000 of names of authorities for a client's certificate
     2.9: a client had 8,192 connections to a server of its own kept."""
     origins = Origins(options(**origin.trusted, tls_version_server_max=version))
@@ -527,6 +529,11 @@ async def test_nothing_is_kept_with_much_of_a_handshake(origin: Origin, tmp_path
         pool, connection = Pool(), Mock(open=True, waiting=0, tls=tls)
         pool.keep("plain.example", connection)
         assert (len(pool), connection.abort.called) == (kept, not kept)
+        # Nor is much of many together.
+        monkeypatch.setattr("urlward.proxy.upstream.MOST_HANDSHAKES", 3 * tls.handshake)
+        for number in range(9):
+            pool.keep(number, Mock(open=True, waiting=0, tls=tls))
+        assert len(pool) == 3 * kept
 
 
 @pytest.mark.parametrize("name", [b"", b".a", b"a\0b", b"b\xfc.example", b"x" * 300])

@@ -33,9 +33,9 @@ _LEAVES: Final = 500
 _SESSIONS: Final = 1000
 """Origins whose sessions are kept to be resumed."""
 
-_CHAIN: Final = 1 << 13
+_CHAIN: Final = 1 << 14
 """Bytes of certificates with which a session is kept, or a connection at rest: OpenSSL needs ten times as
-many bytes for them. Servers send 3,000 to 6,000, and may send 100,000."""
+many bytes for them. Servers send 3,000 to 6,000, for very many names 14,000, and may send 100,000."""
 
 _BESIDES: Final = 1 << 12
 """Bytes of a handshake besides certificates with which a connection is kept at rest: of names of authorities

@@ -61,6 +61,9 @@ KEPT_FOR: Final = 60.0
 MOST: Final = 1 << 13
 """Connections that are kept at a time, or a quarter of the files that may be open; the longest makes room."""
 
+MOST_HANDSHAKES: Final = 1 << 23
+"""Bytes of origins' handshakes that are kept with them: of certificates OpenSSL makes ten times as many."""
+
 MOST_OF_ONE: Final = 32
 """Connections kept to one origin."""
 
@@ -398,15 +401,16 @@ class Pool:
         share: of nobody.
     """
 
-    __slots__ = ("_by_key", "_most", "_since", "_timer", "active", "share")
+    __slots__ = ("_by_key", "_handshakes", "_most", "_since", "_timer", "active", "share")
 
     def __init__(self, most: int = MOST) -> None:
+        self._handshakes = 0
         self.active = 0.0
         self.share = Share(nobodys=True)
         self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._by_key: dict[object, list[Connection]] = {}
-        self._since: dict[Connection, tuple[object, float]] = {}
-        """The longest first."""
+        self._since: dict[Connection, tuple[object, float, int]] = {}
+        """The longest first, with the bytes of their handshakes."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -432,8 +436,10 @@ class Pool:
         connection.belong(self)
         connection.receive, connection.ended = connection.spoil, connection.abort
         self._by_key.setdefault(key, []).append(connection)
-        self._since[connection] = key, time.monotonic()
-        if len(self._since) > self._most:
+        handshake = connection.tls.handshake if connection.tls is not None else 0
+        self._handshakes += handshake
+        self._since[connection] = key, time.monotonic(), handshake
+        while len(self._since) > self._most or self._handshakes > MOST_HANDSHAKES:
             self._close(next(iter(self._since)))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
@@ -467,7 +473,7 @@ class Pool:
         Returns:
             Seconds until the next will have been; 0 where there is none.
         """
-        for connection, (_, since) in list(self._since.items()):
+        for connection, (_, since, _) in list(self._since.items()):
             if now - since < KEPT_FOR:
                 return since + KEPT_FOR - now
             self._close(connection)
@@ -484,7 +490,8 @@ class Pool:
         connection.abort()
 
     def _part_with(self, connection: Connection) -> None:
-        key, _ = self._since.pop(connection)
+        key, _, handshake = self._since.pop(connection)
+        self._handshakes -= handshake
         some = self._by_key[key]
         some.remove(connection)
         if not some:
