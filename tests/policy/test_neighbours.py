@@ -104,6 +104,15 @@ def test_who_is_named_by_no_group_changes_nothing() -> None:
     assert (known.mac("192.0.2.5"), known.changes) == (None, 2), "an address of two is nobody's"
 
 
+def test_what_is_no_address_is_no_table() -> None:
+    rows = [Neighbour("192.0.2.5", MAC)]
+    known = Neighbours((MAC,), lambda: rows)
+    known.refresh()
+    rows.append(Neighbour("192.0.2", MAC))
+    known.refresh()
+    assert (known.mac("192.0.2.5"), known.changes) == (MAC, 1), "what is known stays"
+
+
 def test_no_ip_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     known = Neighbours((MAC,))

@@ -29,6 +29,7 @@ SOON = 0.5
 
 _COMMAND = ("ip", "-j", "neigh", "show")
 _TIMEOUT = 5.0
+_ODD = "ip -j neigh says nothing that is understood"
 
 
 class Neighbour(msgspec.Struct, frozen=True, gc=False):
@@ -107,14 +108,17 @@ class Neighbours:
 
     def _look(self) -> tuple[dict[str, str], set[str]]:
         """Named MAC addresses by address, and all addresses; an address that two interfaces know under
-        different MAC addresses is nobody's."""
+        different MAC addresses is nobody's.
+
+        Raises:
+            UrlwardError: the table cannot be read.
+        """
         rows = [row for row in self._read() if row.lladdr and "FAILED" not in row.state]
         named = {row.dst for row in rows if row.lladdr.lower() in self._named}
         found: dict[str, set[str]] = {}
         for row in rows:
             if row.dst in named:
-                address = canonical_network(str(ip_address(row.dst.partition("%")[0])))
-                found.setdefault(str(address.network_address), set()).add(row.lladdr.lower())
+                found.setdefault(_client(row.dst), set()).add(row.lladdr.lower())
         macs = {address: next(iter(of_it)) for address, of_it in found.items() if len(of_it) == 1}
         return macs, {row.dst for row in rows}
 
@@ -129,6 +133,19 @@ class Neighbours:
         if not self._told:
             logger.warning("MAC addresses of clients are not known, so networks decide: %s", error)
         self._told = True
+
+
+def _client(address: str) -> str:
+    """Address of a row, as a client's is written.
+
+    Raises:
+        UrlwardError: it is none.
+    """
+    try:
+        network = canonical_network(str(ip_address(address.partition("%")[0])))
+    except ValueError as e:
+        raise UrlwardError(_ODD) from e
+    return str(network.network_address)
 
 
 def read_table() -> Sequence[Neighbour]:
@@ -146,4 +163,4 @@ def read_table() -> Sequence[Neighbour]:
     try:
         return _ROWS.decode(done.stdout or b"[]")
     except msgspec.DecodeError as e:
-        raise UrlwardError("ip -j neigh says nothing that is understood") from e
+        raise UrlwardError(_ODD) from e
