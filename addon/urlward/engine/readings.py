@@ -44,13 +44,16 @@ _PICTURES = (
     r"|thumb/|app/uploads/|wp-content/uploads/|content/images/size/|s(?:tyles/[^/]+/public|/files)/|product/cache/"
     r"|optimized/|small/|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
 )
+_SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
+"""What Chevereto and Serendipity put between a picture's name and its extension."""
 _DATA = "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)"
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
     rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th|serendipityThumb)\.)"
+    rf"(?:/|(?:(?!{_SIZE_BEHIND}\.)"
+    r"\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _PARAMETER = rf"(?!title=(?!{OWN_TITLE}(?:&|\Z)))[!-\"$'->@-~]*+"
@@ -106,7 +109,7 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
-_may_be_a_picture = re.compile(rf"/(?:{_PICTURES})|\.(?:md|th|serendipityThumb)\.").search
+_may_be_a_picture = re.compile(rf"/(?:{_PICTURES})|{_SIZE_BEHIND}\.").search
 # Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
 # segment what is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
@@ -132,7 +135,7 @@ _IN_A_SIZE = [
         ("/s/files/", "/s/files/", "", _SHOPIFY),
         ("/optimized/", "/original/", "", "_[0-9]+_[0-9]+x[0-9]+"),
         ("/thumb/", "/src/", "", "[cs]?"),
-        ("/", "/", "", r"(?:\.(?:md|th|serendipityThumb)|(?<=[0-9]{13})s)"),
+        ("/", "/", "", rf"(?:{_SIZE_BEHIND}|(?<=[0-9]{{13}})s)"),
         ("/_data/i/", "/", "", _PIWIGO),
         ("/i.php/", "/", "", _PIWIGO),
         ("/media/pages/", "/media/pages/", "", _KIRBY),
