@@ -916,7 +916,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
-        # Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        # MyBB, Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        ("/b/attachment.php?aid=5", "/b/attachment.php?thumbnail=5"),
         ("/g/albums/x/a_b.jpg", "/g/cache/x/a_b_100_w100_h100_cw100_ch100_thumb.jpg?cached=1"),
         ("/g/albums/x/a%20b.jpg", "/g/zp-core/full-image.php?a=x&i=a%20b.jpg&dsp=protected"),
         ("/albums/x/y/a.jpg", "/zp-core/i.php?s=595&i=a.jpg&a=x%2Fy"),
@@ -1062,6 +1063,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         "http://p.test/b/src/1700000000123.jpg",
         "http://p.test/b/src/a.jpg",
         f"http://p.test/original/{'0f' * 16}.png",
+        "http://p.test/attachment.php?aid=5",
     )
     for target in (
         "b/res/12+5.html",
@@ -1079,6 +1081,10 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"360x360/{'0f' * 15}00.jpg",
         f"360x300/{'0f' * 16}.jpg",
         f"sample/{'0f' * 16}.jpg",
+        "attachment.php?thumbnail=6",
+        "attachment.php?thumbnail=55",
+        "attachment.php?pid=5",
+        "attachment.php?thumbnail=",
     ):
         assert board.check("p.test", f"/{target}") == PASS
     assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS

@@ -40,8 +40,9 @@ from urlward.engine.url import (
 # data of pages (`_page_of_data`).
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/upload/"
-    r"|i\.php(?:/|\Z)|media/pages/|app/uploads/|wp-content/uploads/|optimized/|generated-thumbnails/|zp-core/"
+    r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
     r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
+    r"|generated-thumbnails/|zp-core/"
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
     r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
@@ -820,9 +821,9 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
         if query:
             found = [f"{picture}?{query}" for picture in found]
     elif path.endswith(("/zp-core/i.php", "/zp-core/full-image.php")):  # Zenphoto
-        values = dict(piece.partition("=")[::2] for piece in query.replace("+", " ").split("&"))
-        folder, name = unescape_once(values.get("a", "")), unescape_once(values.get("i", ""))
-        found = [f"{path.rpartition('/zp-core/')[0]}/albums/{folder}/{name}"]
+        found = [f"{path.rpartition('/zp-core/')[0]}/albums/{_value(query, 'a')}/{_value(query, 'i')}"]
+    elif path.endswith("/attachment.php"):  # MyBB
+        found = [f"{path}?aid={number}"] if (number := _value(query, "thumbnail")) else []
     elif path.endswith("/i.php"):  # Piwigo, which makes a size when it is first asked for
         found = list(_full_sizes(f"{path}/{unescape_once(query.partition('&')[0]).lstrip('/')}"))
     else:
@@ -834,6 +835,12 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
             continue
         with suppress(UrlError):
             yield canonical_host(split_authority(whole[1])[0]), whole[2]
+
+
+def _value(query: str, name: str) -> str:
+    """The first value of a parameter, unescaped; empty where there is none."""
+    values = (piece.partition("=")[2] for piece in query.split("&") if piece.startswith(f"{name}="))
+    return unescape_once(next(values, "").replace("+", " "))
 
 
 def _full_sizes(path: str) -> Iterator[str]:
