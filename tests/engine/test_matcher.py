@@ -832,6 +832,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # NodeBB, Flarum, PeerTube, Lemmy, where a link is followed
         ("/w/iD5-x", "/api/v1/videos/iD5-x"),
         ("/post/5", "/api/v3/post?x=1&id=5"),
+        ("/post/5", "/b/../api/post/5?fields=id"),
+        ("/b/share/Ab1/x/a.jpg", "/b/api/public/dl/Ab1/x/a.jpg?inline=true"),
+        ("/share/Ab1", "/api/public/share/Ab1"),
+        ("/gallery/Ab-1", "/api/v2/Album::photos?album_id=Ab-1&page=1"),
+        ("/b/gallery/Ab-1", "/b/api/v2/Album?album_id=Ab-1"),
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
@@ -988,6 +993,9 @@ def test_another_page_of_a_like_name_passes() -> None:
         "api/discussions/a",
         "api/v1/videos/a",
         "api/v3/post?id=a",
+        "api/public/a",
+        "api/v2/Album",
+        "api/v2/Albums?album_id=a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
     page = matcher(*(f"http://p.test/{p}" for p in ("wiki/A_title", "wiki/Word", "i?title=A_title")))

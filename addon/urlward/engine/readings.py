@@ -49,7 +49,10 @@ _PICTURES = (
 )
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
-_DATA = "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)"
+_DATA = (
+    "_n(?:ext/data|uxt/static)/"
+    "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
+)
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
@@ -759,8 +762,14 @@ def _page_of_data(path: str, query: str) -> str | None:
     path = path.rstrip("/")
     if "/api/" in path:
         base, _, page = path.partition("/api/")
-        if page.startswith(("topic/", "category/", "user/")):  # NodeBB
+        if page.startswith(("topic/", "category/", "user/", "post/")):  # NodeBB, Szurubooru
             return f"{base}/{page}"
+        if page.startswith(("public/share/", "public/dl/")):  # File Browser
+            return f"{base}/share/{page.partition('/')[2].partition('/')[2]}"
+        if page in ("v2/Album", "v2/Album::head", "v2/Album::photos") and (
+            album := _value(query, "album_id")
+        ):
+            return f"{base}/gallery/{album}"  # Lychee
         if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
             return f"{base}/d{page.removeprefix('discussions')}"
         if page.startswith("v1/videos/"):  # PeerTube
