@@ -945,6 +945,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/res/12.html", "/b/res/12+50.html"),
         ("/b/res/12-a-title.html", "/b/res/12-a-title%2B50.html?x"),
         ("/b/res/12.html", "/b/res/12-100.html"),
+        # A post's place in a topic (NodeBB, Flarum)
+        ("/b/topic/5/a-title", "/b/topic/5/a-title/20"),
+        ("/topic/5/a-title", "/api/topic/5/a-title/20?_=1"),
+        ("/d/5-a-title", "/d/5-a-title/20"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1072,6 +1076,10 @@ def test_another_page_of_a_like_name_passes() -> None:
         "http://p.test/b/src/a.jpg",
         f"http://p.test/original/{'0f' * 16}.png",
         "http://p.test/attachment.php?aid=5",
+        "http://p.test/topic/5",
+        "http://p.test/topic/5/a",
+        "http://p.test/d/5",
+        "http://p.test/d/5-a",
     )
     for target in (
         "b/res/12+5.html",
@@ -1089,6 +1097,12 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"360x360/{'0f' * 15}00.jpg",
         f"360x300/{'0f' * 16}.jpg",
         f"sample/{'0f' * 16}.jpg",
+        "topic/5/a/b",
+        "topic/5/a/2/3",
+        "x/topic/5/a/2",
+        "topic/5/2",
+        "d/5/2",
+        "d/5-ab/2",
         "attachment.php?thumbnail=6",
         "attachment.php?thumbnail=55",
         "attachment.php?pid=5",

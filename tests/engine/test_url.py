@@ -1249,6 +1249,8 @@ BOARD = (
     "/cache/",
     "_1.png",
     "/zp-core/",
+    "/topic/5/a",
+    "/d/5-a",
 )
 SIZED = (
     "/app/uploads/",

@@ -38,6 +38,8 @@ from urlward.engine.url import (
 
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
 # data of pages (`_page_of_data`).
+_THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
+"""A topic's path at NodeBB and Flarum."""
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/upload/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
@@ -46,6 +48,7 @@ _PICTURES = (
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
     r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
+    rf"|{_THREAD}/[0-9]+\Z"
 )
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
@@ -155,12 +158,13 @@ _IN_A_SIZE = [
         ("/cache/", "/albums/", f"(.+?){_ZENPHOTO}", _PICTURE),
         ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
         (r"/res/\Z", "/res/", r"([0-9]+(?:-[^+]*)?)(?:\+50|-100)", r"\.html"),
+        (rf"(/{_THREAD})/\Z", r"\1", "()[0-9]+", ""),
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
 Kusaba), Chevereto, Serendipity, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto and
 Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
-whose last or first posts boards have as pages of their own."""
+whose last or first posts boards have as pages of their own, and forums a post's place behind."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
@@ -735,7 +739,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         if (whose := _page_of_data(path, query)) is not None:
             work.spend(2 * len(path))
-            for file in (whose or "/", f"{whose}/"):
+            for file in (whose or "/", f"{whose}/", *_full_sizes(whose)):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
