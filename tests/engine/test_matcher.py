@@ -916,6 +916,29 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
+        # Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        ("/g/albums/x/a_b.jpg", "/g/cache/x/a_b_100_w100_h100_cw100_ch100_thumb.jpg?cached=1"),
+        ("/g/albums/x/a%20b.jpg", "/g/zp-core/full-image.php?a=x&i=a%20b.jpg&dsp=protected"),
+        ("/albums/x/y/a.jpg", "/zp-core/i.php?s=595&i=a.jpg&a=x%2Fy"),
+        ("/storage/m/_v2/5/0f-1/a.jpg", "/storage/m/_v2/5/0f-1/a_thumb.jpg"),
+        ("/b/src/1700000000123.jpg", "/b/thumb/1700000000123.png"),
+        ("/b/src/1700000000123-1.webm", "/b/thumb/1700000000123-1s.jpg"),
+        ("/b/1700000000123.png", "/b/1700000000123s.jpg"),
+        ("/b/image/1700/00/1700000000123.gif", "/b/thumb/1700/00/1700000000123s.jpg"),
+        (f"/file/{'0f' * 32}.webp", f"/file/thumb/{'0f' * 32}.jpg"),
+        (f"/.media/{'0f' * 32}.mp4", f"/.media/t_{'0f' * 32}"),
+        (f"/.media/{'0f' * 16}-imagejpeg.jpg", f"/.media/t_{'0f' * 16}-imagejpeg"),
+        (f"/images/1/{'0f' * 16}.png", f"/thumbnails/1/thumbnail_{'0f' * 16}.jpg"),
+        (f"/data/original/0f/0f/{'0f' * 16}.png", f"/data/360x360/0f/0f/{'0f' * 16}.jpg"),
+        (f"/original/0f/0f/{'0f' * 16}.png", f"/sample/0f/0f/sample-{'0f' * 16}.jpg"),
+        (f"/data/image/0f/0f/{'0f' * 16}.png", f"/data/preview/0f/0f/{'0f' * 16}.jpg"),
+        (f"/data/{'0f' * 16}.png", f"/data/sample/{'0f' * 16}.jpg"),
+        (f"/data/posts/5_{'0f' * 8}.png", f"/data/generated-thumbnails/5_{'0f' * 8}.jpg"),
+        (f"/uploads/original/0f/0f/{'0f' * 14}.jpg", f"/uploads/small2x/0f/0f/{'0f' * 14}.jpeg"),
+        # Boards' last and first posts of a thread
+        ("/b/res/12.html", "/b/res/12+50.html"),
+        ("/b/res/12-a-title.html", "/b/res/12-a-title%2B50.html?x"),
+        ("/b/res/12.html", "/b/res/12-100.html"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1028,8 +1051,36 @@ def test_another_page_of_a_like_name_passes() -> None:
         "x/i.php?/a-me.jpg",
         "ii.php?/a-me.jpg",
         "media/a-800x.jpg",
+        "cache/a_1.jpg",
+        "storage/a_thumb.jpg",
+        "zp-core/i.php?a=&i=b.jpg",
+        "zp-core/i.php?i=a.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS
+    board = matcher(
+        "http://p.test/b/res/12.html",
+        "http://p.test/b/src/1700000000123.jpg",
+        "http://p.test/b/src/a.jpg",
+        f"http://p.test/original/{'0f' * 16}.png",
+    )
+    for target in (
+        "b/res/12+5.html",
+        "b/res/12-1000.html",
+        "b/res/112+50.html",
+        "b/res/1+50.html",
+        "b/res/13-100.html",
+        "b/12+50.html",
+        "b/res/12+50.json",
+        "b/thumb/1700000000124.png",
+        "b/thumb/1700000000123.html",
+        "b/thumb/1700000000123-1.png",
+        "b/thumb/a.png",
+        "c/thumb/1700000000123.png",
+        f"360x360/{'0f' * 15}00.jpg",
+        f"360x300/{'0f' * 16}.jpg",
+        f"sample/{'0f' * 16}.jpg",
+    ):
+        assert board.check("p.test", f"/{target}") == PASS
     assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS
     page = matcher("http://p.test/gallery/x")
     for target in ("300px-a.jpg", "300px-x.html", "300px-x", "9px-thumbnail.php"):

@@ -39,10 +39,12 @@ from urlward.engine.url import (
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
 # data of pages (`_page_of_data`).
 _PICTURES = (
-    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.netlify/images|cdn(?:-cgi/image|/shop)/|image/upload/"
-    r"|i\.php(?:/|\Z)|media/pages/"
-    r"|thumb/|app/uploads/|wp-content/uploads/|content/images/size/|s(?:tyles/[^/]+/public|/files)/|product/cache/"
-    r"|optimized/|small/|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
+    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/upload/"
+    r"|i\.php(?:/|\Z)|media/pages/|app/uploads/|wp-content/uploads/|optimized/|generated-thumbnails/|zp-core/"
+    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
+    r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
+    r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
+    r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
 )
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
@@ -120,35 +122,66 @@ _PICTURE_IN_PATH = re.compile(
 ).search
 _PICTURE = r"\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp)"
 _is_a_picture = re.compile(rf"{_PICTURE}\Z").search
+_PICTURE_AT_END = re.compile(rf"{_PICTURE}(?:\.avif|\.webp)?\Z").sub
 _SHOPIFY = (
     "_(?:[0-9]+x[0-9]*|x[0-9]+|pico|icon|thumb|small|compact|medium|large|grande)"
     r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
 )
 _PIWIGO = "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"
 _KIRBY = r"-(?:[0-9]+x[0-9]*|x[0-9]+)(?:-(?:crop(?:-[a-z]+)?|(?:blur|sharpen|q)[0-9]*|bw|left|right|[0-9]+))*"
+_ZENPHOTO = "(?:_(?:[0-9]+|c?[wh][0-9]+|c[xy][0-9]+|thumb)){1,8}"
 _IN_A_SIZE = [
-    (below, instead, re.compile(rf"{before}(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
-    for below, instead, before, size in (
-        ("/wp-content/uploads/", "/wp-content/uploads/", "", "-(?:scaled|[0-9]+x[0-9]+)"),
-        ("/app/uploads/", "/app/uploads/", "", "-(?:scaled|[0-9]+x[0-9]+)"),
-        ("/cdn/shop/", "/cdn/shop/", "", _SHOPIFY),
-        ("/s/files/", "/s/files/", "", _SHOPIFY),
-        ("/optimized/", "/original/", "", "_[0-9]+_[0-9]+x[0-9]+"),
-        ("/thumb/", "/src/", "", "[cs]?"),
-        ("/", "/", "", rf"(?:{_SIZE_BEHIND}|(?<=[0-9]{{13}})s)"),
-        ("/_data/i/", "/", "", _PIWIGO),
-        ("/i.php/", "/", "", _PIWIGO),
-        ("/media/pages/", "/media/pages/", "", _KIRBY),
-        ("/albums/", "/albums/", "(?:normal|thumb)_", ""),
-        ("/thumbs/", "/", "thumbs_", ""),
-        ("/thumbnails/", "/images/", "thumbnail_", ""),
-        ("/samples/", "/images/", "sample_", ""),
-        ("/small/", "/original/", "", ""),
+    (re.compile(below).subn, instead, re.compile(rf"{name}({kind})(?:\.avif|\.webp)?").fullmatch)
+    for below, instead, name, kind in (
+        ("/wp-content/uploads/", "/wp-content/uploads/", "(.+?)-(?:scaled|[0-9]+x[0-9]+)", _PICTURE),
+        ("/app/uploads/", "/app/uploads/", "(.+?)-(?:scaled|[0-9]+x[0-9]+)", _PICTURE),
+        ("/cdn/shop/", "/cdn/shop/", f"(.+?){_SHOPIFY}", _PICTURE),
+        ("/s/files/", "/s/files/", f"(.+?){_SHOPIFY}", _PICTURE),
+        ("/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+", _PICTURE),
+        ("/thumb/", "/src/", "(.+?)[cs]?", _PICTURE),
+        ("/", "/", f"(.+?){_SIZE_BEHIND}", _PICTURE),
+        ("/_data/i/", "/", f"(.+?){_PIWIGO}", _PICTURE),
+        (r"/i\.php/", "/", f"(.+?){_PIWIGO}", _PICTURE),
+        ("/media/pages/", "/media/pages/", f"(.+?){_KIRBY}", _PICTURE),
+        ("/albums/", "/albums/", "(?:normal|thumb)_(.+?)", _PICTURE),
+        ("/thumbs/", "/", "thumbs_(.+?)", _PICTURE),
+        ("/thumbnails/", "/images/", "thumbnail_(.+?)", _PICTURE),
+        ("/samples/", "/images/", "sample_(.+?)", _PICTURE),
+        ("/small/", "/original/", "(.+?)", _PICTURE),
+        ("/cache/", "/albums/", f"(.+?){_ZENPHOTO}", _PICTURE),
+        ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
+        (r"/res/\Z", "/res/", r"([0-9]+(?:-[^+]*)?)(?:\+50|-100)", r"\.html"),
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity and 4chan, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru and Mastodon keep in
-several sizes, where the picture itself is, and what its name has for a size."""
+Kusaba), Chevereto, Serendipity, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto and
+Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
+whose last or first posts boards have as pages of their own."""
+_OF_ONE_NAME = [
+    (re.compile(below).subn, instead, re.compile(name).fullmatch)
+    for below, instead, name in (
+        ("/file/thumb/", "/file/", "([0-9a-f]{64})"),
+        (r"/thumb/(?=[0-9]{4}/[0-9]{2}/\Z)", "/image/", "([0-9]{13,})s"),
+        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?)[cs]?"),
+        ("/", "/", "([0-9]{13,})s"),
+        ("/thumbnails/", "/images/", "thumbnail_([0-9a-f]{32,})"),
+        ("/samples/", "/images/", "sample_([0-9a-f]{32,})"),
+        ("/uploads/(?:placeholder|thumb|small|medium)(?:2x)?/", "/uploads/original/", "([0-9a-f]{28,})"),
+        ("/small/", "/original/", "([0-9a-f]{16,})"),
+        ("/generated-thumbnails/", "/posts/", "([0-9]+_[0-9a-f]{16})"),
+        ("/(?:180x18|360x36|720x72)0/", "/original/", "([0-9a-f]{32})"),
+        ("/sample/", "/original/", "sample-([0-9a-f]{32})"),
+        ("/data/(?:preview|sample|jpeg)/(?=[0-9a-f]{2}/)", "/data/image/", "([0-9a-f]{32})"),
+        (r"/data/(?:preview|sample|jpeg)/\Z", "/data/", "([0-9a-f]{32})"),
+        (r"/\.media/\Z", "/.media/", "t_([0-9a-f]{32,}(?:-[0-9a-z]+)?)"),
+    )
+]
+"""The same of pictures whose names are digests of them, or the time at which they came: their small ones are
+often in another format. Of jschan, FoolFuuka, the boards above, 4chan, Gelbooru, Lychee, Mastodon,
+Szurubooru, Danbooru, Moebooru and LynxChan."""
+_MOST_OF_A_NAME = 3 * 255
+"""Characters of a file's name, escaped: file systems have 255 bytes."""
+_FORMATS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".mp4")
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
@@ -786,6 +819,10 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
             found.append(stem)
         if query:
             found = [f"{picture}?{query}" for picture in found]
+    elif path.endswith(("/zp-core/i.php", "/zp-core/full-image.php")):  # Zenphoto
+        values = dict(piece.partition("=")[::2] for piece in query.replace("+", " ").split("&"))
+        folder, name = unescape_once(values.get("a", "")), unescape_once(values.get("i", ""))
+        found = [f"{path.rpartition('/zp-core/')[0]}/albums/{folder}/{name}"]
     elif path.endswith("/i.php"):  # Piwigo, which makes a size when it is first asked for
         found = list(_full_sizes(f"{path}/{unescape_once(query.partition('&')[0]).lstrip('/')}"))
     else:
@@ -802,6 +839,8 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
 def _full_sizes(path: str) -> Iterator[str]:
     """The files that a file in a folder of pictures in several sizes may be made of."""
     folder, _, name = path.rpartition("/")
+    if len(name) > _MOST_OF_A_NAME:
+        return
     if "px-" in name and "/thumb/" in folder and _is_a_picture(name):  # MediaWiki
         base, _, file = folder.rpartition("/thumb/")
         # A hyphen more where it is of a film; a name that is too long is left out.
@@ -809,14 +848,22 @@ def _full_sizes(path: str) -> Iterator[str]:
             yield f"{base}/{file}"
         return
     folder += "/"
+    stem = _PICTURE_AT_END("", name)
+    for below, instead, in_a_size in _OF_ONE_NAME:
+        if parts := in_a_size(stem):
+            whole, found = below(instead, folder, count=1)
+            if found:
+                yield from [f"{whole}{parts[1]}{kind}" for kind in _FORMATS]
+                return
     for below, instead, in_a_size in _IN_A_SIZE:
-        if below in folder and (parts := in_a_size(name)):
-            folder = folder.replace(below, instead, 1)
-            yield f"{folder}{parts[1]}{parts[2]}"
-            if "/uploads/" in below:
-                # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
-                yield f"{folder}{parts[1]}-scaled{parts[2]}"
-            return
+        if parts := in_a_size(name):
+            whole, found = below(instead, folder, count=1)
+            if found:
+                yield f"{whole}{parts[1]}{parts[2]}"
+                if "/uploads/" in instead:
+                    # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
+                    yield f"{whole}{parts[1]}-scaled{parts[2]}"
+                return
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
