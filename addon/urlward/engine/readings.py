@@ -39,14 +39,17 @@ from urlward.engine.url import (
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
 # data of pages (`_page_of_data`).
 _PICTURES = (
-    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.netlify/images|cdn(?:-cgi/image|/shop)/|image/upload/"
+    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.netlify/images|cdn(?:-cgi/image|/shop)/|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/"
     r"|thumb/|app/uploads/|wp-content/uploads/|content/images/size/|s(?:tyles/[^/]+/public|/files)/|product/cache/"
     r"|optimized/|small/|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
 )
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
-_DATA = "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)"
+_DATA = (
+    "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)"
+    "|t/(?:[^/]+/)?[0-9]"
+)
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
@@ -136,6 +139,7 @@ _IN_A_SIZE = [
         ("/optimized/", "/original/", "", "_[0-9]+_[0-9]+x[0-9]+"),
         ("/thumb/", "/src/", "", "[cs]?"),
         ("/", "/", "", rf"(?:{_SIZE_BEHIND}|(?<=[0-9]{{13}})s)"),
+        ("/image/cache/", "/image/", "", "-[0-9]+x[0-9]+"),
         ("/_data/i/", "/", "", _PIWIGO),
         ("/i.php/", "/", "", _PIWIGO),
         ("/media/pages/", "/media/pages/", "", _KIRBY),
@@ -147,9 +151,13 @@ _IN_A_SIZE = [
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity and 4chan, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru and Mastodon keep in
-several sizes, where the picture itself is, and what its name has for a size."""
+Kusaba), Chevereto, Serendipity and 4chan, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru and Mastodon
+keep in several sizes, where the picture itself is, and what its name has for a size."""
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
+# What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
+_TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
+_TITLE_AND_NUMBER = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
+_TOPIC = re.compile(rf"(.*?/t/({_TITLE})?[0-9]++)(/[0-9]++)?(\.(?:json|rss))?").fullmatch
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -330,6 +338,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             _MAY_BE_A_FILE(path)
             or _may_be_a_picture(path)
             or "/api/" in path
+            or "/t/" in path
             or "/_nuxt/" in path
             or _may_be_a_title(path)
             or (query and indexed(path))
@@ -700,6 +709,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             work.spend(2 * len(path))
             for file in (whose or "/", f"{whose}/"):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
+        for file in _topics(path) if "/t/" in path else ():
+            work.spend(len(path))
+            files.setdefault((file, query), Reading(file, query, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
             pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
@@ -717,6 +729,21 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
     return (*readings, *files.values(), *pictures)
+
+
+def page_by_number(path: str) -> str:
+    """The page by which an application asks for the data of another: Discourse of ``/t/a-title/5`` by the
+    number alone, ``/t/5.json``, which `target_readings` has as ``/t/5``. Empty where there is none."""
+    page, found = _TITLE_AND_NUMBER("", path)
+    return page if found else ""
+
+
+def _topics(path: str) -> list[str]:
+    """The topics of Discourse that a path has the data or feed of, or which it begins at a later post."""
+    if not (match := _TOPIC(path)):
+        return []
+    topic, title, post, kind = match.groups(default="")
+    return [topic, f"{topic}{post}"] if kind else [topic] if title and post else []
 
 
 def _page_of_data(path: str, query: str) -> str | None:
