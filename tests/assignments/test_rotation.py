@@ -457,6 +457,28 @@ def test_leases_between_two_imports_are_not_known_where_the_file_is_written_anew
     assert told(store, 5900, B) == ("one", ["berta"])
 
 
+def test_a_lease_that_was_given_back_is_in_doubt_from_when_its_file_was_read_last(
+    store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As it is written anew; whoever has it again afterwards may not be the only one who had it since."""
+    log, again, gone = Log(store, tmp_path / "leases", "kea"), B, "198.51.100.9"
+    given_back = leases("kea", *((address, "anna", 0) for address in (A, again, gone)))
+    log.path.write_text(given_back + given_back.partition("\n")[2].replace(",7200,", ",0,"))
+    log.read(100)
+    log.rotate("leases~")
+    log.path.write_text(leases("kea", (again, "anna", 3000), (A, "zoe", 3000)))
+    assert log.read(3700).left == at(100)
+    for address, then in ((A, ("one", ["zoe"])), (again, ("one", ["anna"])), (gone, ("ambiguous", ["anna"]))):
+        assert [told(store, seconds, address) for seconds in (50, 99, 100, 2999, 3500)] == [
+            *[("one", ["anna"])] * 2, *[("ambiguous", ["anna"])] * 2, then,
+        ]  # fmt: skip
+        endings = [asked(store, seconds, address).candidates[-1].interval.ending for seconds in (99, 100)]
+        assert endings == [Ending.RELEASED, Ending.GIVEN_BACK]
+    assert spans(store) == [(100, 3700)]
+    purge_assignments(store, at(10_000))
+    assert spans(store) == []
+
+
 def test_files_of_leases_that_are_imported_together_lack_nothing(
     sqlite_store: AssignmentStore, tmp_path: Path
 ) -> None:

@@ -840,6 +840,12 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
+        # Discourse, where a link is followed, at a later post, and its feed
+        ("/t/a-title/5", "/t/5.json?track_visit=true&forceLoad=true"),
+        ("/t/topic/5", "/t/5/17.json"),
+        ("/t/a-title/5/17", "/t/5/17.json"),
+        ("/f/t/a-title/5", "/f/t/a-title/5/17?u=x"),
+        ("/t/a-title/5", "/t/a-title/5.rss"),
         # IIS
         ("/A/b.aspx?Id=5", "/a/B.ASPX?x=Y&id=5"),
         # MediaWiki, with a parameter behind the title
@@ -917,7 +923,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/upload/a-b.jpg", "/b/i.php?/upload/a-b-me.jpg"),
         ("/upload/a%20b.jpg", "/i.php?upload/a%20b-cu_e260x180.jpg&x"),
         ("/upload/a.jpg", "/i.php/upload/a-sq.jpg"),
-        # Kirby, Serendipity
+        # OpenCart, Kirby, Serendipity
+        ("/b/image/catalog/x/a_1.jpg", "/b/image/cache/catalog/x/a_1-250x250.jpg"),
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
@@ -980,6 +987,18 @@ def test_another_page_of_a_like_name_passes() -> None:
         "index.txt",
     ):
         assert root.check("p.test", f"/{target}") == PASS
+    topic = matcher("http://p.test/t/a-title/5", "http://p.test/t/title/6")
+    for target in (
+        "t/6.json",
+        "t/5.html",
+        "t/6",
+        "t/5/17",
+        "t/a-title/55/5",
+        "t/b-title/5",
+        "t/title/6/17",
+        "t/a-title/5/a",
+    ):
+        assert topic.check("p.test", f"/{target}") == PASS
     page = matcher("http://p.test/a")
     for target in (
         "a.json",

@@ -77,6 +77,8 @@ def test_whose_lock_is_waited_for_is_said(
     assert counting.result() == 0
     wait_for(lambda: all(one.name != "waiting" for one in threading.enumerate()), "ends")
     assert len(own_messages(caplog)) == 1
+    with engine.connect(), engine.connect():
+        assert [one.name for one in threading.enumerate()].count("waiting") == 1
     engine.dispose()
     other.dispose()
 

@@ -104,6 +104,7 @@ class Ending(IntEnum):
     MISSED = 12
     DELETED = 13
     BESIDE = 14
+    GIVEN_BACK = 15
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -130,8 +131,14 @@ class Ending(IntEnum):
             Ending.MISSED: "in doubt: its log was rotated, or written anew, before it was read to its end",
             Ending.DELETED: "in doubt: whoever had it just before, or also, is deleted by now",
             Ending.BESIDE: "in doubt: its own end is told behind the next one's beginning",
+            Ending.GIVEN_BACK: "in doubt: given back, and its file of leases was written anew since",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
+
+
+UP_TO_A_GAP = {Ending.MISSED: Ending.NONE, Ending.GIVEN_BACK: Ending.RELEASED}
+"""Kinds of ends that are in doubt since a file of leases was written anew; and what is known of each up to
+when it was seen: the file was read before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from urlward.assignments.interval import (
     LAST_PORT,
     SECOND,
     SESSIONS_APART,
+    UP_TO_A_GAP,
     Ending,
     Place,
     Sighting,
@@ -39,7 +40,7 @@ LATE = 60_000
 """Milliseconds by which what a log says first may be of before what the one before it said last."""
 
 _UNSURE = (Ending.SECOND, Ending.ORDER)
-_SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, Ending.MISSED)
+_SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, *UP_TO_A_GAP)
 """Kinds of ends that another's beginning does not make certain."""
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
@@ -323,20 +324,22 @@ class Merger:
     def _is_news(self, held: Held, new: Held) -> bool:
         """Whether something is said of what is held that was not said after that already; of what a file of
         leases that was written anew may lack, that it does not."""
-        return bool(new[_SEEN] >= held[_SEEN] or held[_ENDING] == Ending.MISSED)
+        return bool(new[_SEEN] >= held[_SEEN] or held[_ENDING] in UP_TO_A_GAP)
 
     def _end_before(self, key: Key, held: Held) -> None:
         """End what is certain of what a file of leases that was written anew lacks: up to when it had it."""
-        if held[_ENDING] == Ending.MISSED and held[_START] < held[_SEEN] < held[_END]:
+        if held[_ENDING] in UP_TO_A_GAP and held[_START] < held[_SEEN] < held[_END]:
             before = [*held]
-            before[_END], before[_ENDING] = held[_SEEN], Ending.NONE
+            before[_END], before[_ENDING] = held[_SEEN], UP_TO_A_GAP[held[_ENDING]]
             self._end(key, before)
             held[_START] = held[_SEEN]
 
     def _renew(self, key: Key, held: Held, new: Held) -> None:
         if held[_ENDING] == Ending.ORDER and new[_ENDING] == Ending.SECOND:
             new[_ENDING] = Ending.ORDER
-        if new[_START] > held[_END]:
+        is_anew = held[_ENDING] == Ending.GIVEN_BACK and new[_START] > held[_SEEN]
+        if new[_START] > held[_END] or is_anew:
+            held[_END] = min(held[_END], new[_START])
             self._end_before(key, held)
             self._end(key, held)
             self._hold(key, new)
@@ -682,7 +685,7 @@ class Merger:
         if at > held[_START]:
             before = [*held]
             before[_END] = at
-            before[_ENDING] = Ending.MISSED if held[_ENDING] == Ending.MISSED else Ending.TOLD
+            before[_ENDING] = held[_ENDING] if held[_ENDING] in UP_TO_A_GAP else Ending.TOLD
             self._end(key, before)
         held[_START], held[_ENDING] = at, Ending.DECLINED
         if held[_END] == FOREVER:

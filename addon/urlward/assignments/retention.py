@@ -39,7 +39,15 @@ from sqlalchemy import (
 from sqlalchemy import table as named_table
 
 from urlward.assignments.deterministic import computed_in
-from urlward.assignments.interval import FOREVER, MOST_APART, SECOND, AssignmentError, Ending, is_address
+from urlward.assignments.interval import (
+    FOREVER,
+    MOST_APART,
+    SECOND,
+    UP_TO_A_GAP,
+    AssignmentError,
+    Ending,
+    is_address,
+)
 from urlward.assignments.schema import (
     FILE,
     PART,
@@ -184,7 +192,7 @@ _READ = func.coalesce(
 )
 _LAST_SEEN = case(
     # What has been given back is in its source as that.
-    (and_(current.c.ending != int(Ending.RELEASED), current.c.seen < _READ), _READ),
+    (and_(current.c.ending.not_in((Ending.RELEASED, Ending.GIVEN_BACK)), current.c.seen < _READ), _READ),
     else_=current.c.seen,
 )
 """When something without an end was last said by its source, or found where its source has it."""
@@ -265,7 +273,7 @@ def _close_gaps(connection: Connection, before: Before) -> None:
         if (
             gap.file == ANEW
         ):  # what is in the file that was written anew, or is over, says itself what is in doubt
-            touched = (and_(there, current.c.ending == int(Ending.MISSED)),)
+            touched = (and_(there, current.c.ending.in_(map(int, UP_TO_A_GAP))),)
         if not any(connection.scalar(select(exists().where(which))) for which in touched):
             connection.execute(delete(gaps).where(gaps.c.id == gap.id))
 

@@ -612,11 +612,11 @@ class AssignmentStore:
         file has still is renewed as that is read."""
         untold = map(int, (Ending.EXPIRY, Ending.RELEASED, Ending.NONE))
         mine = and_(current.c.source == gap.source, current.c.ending.in_(untold))
-        # What was given back may have been so as soon as it was said last.
-        is_later = or_(current.c.seen > gap.since, current.c.ending == int(Ending.RELEASED))
-        seen = case((is_later, current.c.seen), else_=gap.since)
+        seen = case((current.c.seen > gap.since, current.c.seen), else_=gap.since)
+        is_back = current.c.ending == int(Ending.RELEASED)
+        ending = case((is_back, int(Ending.GIVEN_BACK)), else_=int(Ending.MISSED))
         with self.changing() as connection:
-            connection.execute(update(current).where(mine).values(ending=int(Ending.MISSED), seen=seen))
+            connection.execute(update(current).where(mine).values(ending=ending, seen=seen))
 
     def gaps(self, source: int | None = None) -> list[Gap]:
         """The gaps of a source, or of all, in order."""

@@ -9,6 +9,7 @@ from urlward.assignments.interval import (
     FOREVER,
     LAST_PORT,
     SECOND,
+    UP_TO_A_GAP,
     AssignmentError,
     Ending,
     Interval,
@@ -20,7 +21,7 @@ from urlward.assignments.store import ANEW, AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
-    Ending.MISSED, Ending.DELETED, Ending.BESIDE,
+    Ending.DELETED, Ending.BESIDE, *UP_TO_A_GAP,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 
@@ -150,8 +151,9 @@ def _found(
             if not within or (one.end % SECOND and one.end != one.start + 1):
                 continue
             found.append(replace(one, ending=Ending.WITHIN))
-        elif one.ending == Ending.MISSED and until < one.seen:
-            found.append(replace(one, ending=Ending.NONE, end=FOREVER))
+        elif one.ending in UP_TO_A_GAP and until < one.seen:
+            known = UP_TO_A_GAP[one.ending]
+            found.append(replace(one, ending=known, end=FOREVER if known == Ending.NONE else one.end))
         elif one.ending in _UNTOLD and until > one.source.read:
             found.append(replace(one, ending=Ending.UNREAD))
         elif one.ending == Ending.NEXT and any(map(one.is_ended_by, told.get(one.whose, ()))):
@@ -198,7 +200,7 @@ def _may_change(gap: Gap, one: Interval) -> bool:
     if one.start >= gap.until:
         return False
     if gap.file == ANEW:
-        return one.ending == Ending.MISSED  # else the file has it still, or had it then
+        return one.ending in UP_TO_A_GAP  # else the file has it still, or had it then
     # A session's own end, or what is said of it later, tells that it went on.
     proved = one.end if one.ending == Ending.TOLD else one.seen
     return not (one.session and proved >= min(gap.until, one.end))

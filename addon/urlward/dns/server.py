@@ -284,7 +284,6 @@ class TcpClient(asyncio.Protocol):
         self.port = 0
         self._endpoint = endpoint
         self._messages = StreamMessages()
-        self._unread: deque[bytes] = deque()
         self._taking = False
         self._owed = 0
         self._gone = False
@@ -298,7 +297,7 @@ class TcpClient(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no response is pending, nor a query to be read."""
-        return not self._owed and not self._unread
+        return not self._owed and not self._messages.whole
 
     def retire(self) -> None:
         """Close at once, to make room; what is still owed goes nowhere."""
@@ -323,8 +322,12 @@ class TcpClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        if self._ends:
+            return
         self._active()
-        self._unread.extend(self._messages.feed(data))
+        self._messages.add(data)
+        if self._taking:  # others of its network are before it, and as much has come as there is a turn for
+            self._pause(waits=True)
         self._take_soon()
 
     def eof_received(self) -> bool:
@@ -336,7 +339,7 @@ class TcpClient(asyncio.Protocol):
     def finish(self) -> None:
         """Accept no more queries, and close when all responses are sent."""
         self._ends = True
-        self._unread.clear()
+        self._messages.clear()
         self.take()
 
     def answer(self, data: bytes) -> None:
@@ -349,7 +352,7 @@ class TcpClient(asyncio.Protocol):
             return
         self._active()
         self._transport.write(framed(data))
-        if self._unread or self._paused or self._ends:
+        if self._messages.whole or self._paused or self._ends:
             self._take_soon()
 
     @property
@@ -370,7 +373,7 @@ class TcpClient(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop."""
         self._gone = True
-        self._unread.clear()
+        self._messages.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._endpoint.forget(self)
@@ -398,24 +401,26 @@ class TcpClient(asyncio.Protocol):
     def _ask_some(self) -> bool:
         """Pass some queries to the service; False where one was malformed."""
         for _ in range(AT_ONCE):
-            if not self._may_ask():
+            if not self._may_ask() or (query := self._messages.take()) is None:
                 break
             self._owed += 1
-            if not self._endpoint.service.ask(self._unread.popleft(), self, tcp=True):
+            if not self._endpoint.service.ask(query, self, tcp=True):
                 return False
         return True
 
     def _may_ask(self) -> bool:
-        return bool(self._unread) and self._owed < OUTSTANDING and not self._full and not self._gone
+        return self._messages.whole and self._owed < OUTSTANDING and not self._full and not self._gone
 
     def _read_on(self) -> None:
         if self._may_ask():
             self._take_soon()
         if self._ends:
-            if not self._unread and not self._owed:
+            if not self._messages.whole and not self._owed:
                 self._transport.close()
             return
-        waits = bool(self._unread) or self._owed >= OUTSTANDING or self._full
+        self._pause(waits=self._messages.whole or self._owed >= OUTSTANDING or self._full)
+
+    def _pause(self, *, waits: bool) -> None:
         if waits != self._paused:
             self._paused = waits
             if waits:

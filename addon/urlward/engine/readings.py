@@ -41,7 +41,7 @@ from urlward.engine.url import (
 _THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
 """A topic's path at NodeBB and Flarum."""
 _PICTURES = (
-    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/upload/"
+    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
     r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
     r"|generated-thumbnails/|zp-core/"
@@ -55,6 +55,7 @@ _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 _DATA = (
     "_n(?:ext/data|uxt/static)/"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
+    "|t/(?:[^/]+/)?[0-9]"
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
@@ -147,6 +148,7 @@ _IN_A_SIZE = [
         ("/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+", _PICTURE),
         ("/thumb/", "/src/", "(.+?)[cs]?", _PICTURE),
         ("/", "/", f"(.+?){_SIZE_BEHIND}", _PICTURE),
+        ("/image/cache/", "/image/", "(.+?)-[0-9]+x[0-9]+", _PICTURE),
         ("/_data/i/", "/", f"(.+?){_PIWIGO}", _PICTURE),
         (r"/i\.php/", "/", f"(.+?){_PIWIGO}", _PICTURE),
         ("/media/pages/", "/media/pages/", f"(.+?){_KIRBY}", _PICTURE),
@@ -162,9 +164,9 @@ _IN_A_SIZE = [
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto and
-Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
-whose last or first posts boards have as pages of their own, and forums a post's place behind."""
+Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto
+and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of
+threads, whose last or first posts boards have as pages of their own, and forums a post's place behind."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
@@ -191,6 +193,10 @@ _MOST_OF_A_NAME = 3 * 255
 """Characters of a file's name, escaped: file systems have 255 bytes."""
 _FORMATS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".mp4")
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
+# What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
+_TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
+_TITLE_AND_NUMBER = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
+_TOPIC = re.compile(rf"(.*?/t/({_TITLE})?[0-9]++)(/[0-9]++)?(\.(?:json|rss))?").fullmatch
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -371,6 +377,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             _MAY_BE_A_FILE(path)
             or _may_be_a_picture(path)
             or "/api/" in path
+            or "/t/" in path
             or "/_nuxt/" in path
             or _may_be_a_title(path)
             or (query and indexed(path))
@@ -741,6 +748,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             work.spend(2 * len(path))
             for file in (whose or "/", f"{whose}/", *_full_sizes(whose)):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
+        for file in _topics(path) if "/t/" in path else ():
+            work.spend(len(path))
+            files.setdefault((file, query), Reading(file, query, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
             pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
@@ -758,6 +768,21 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
     return (*readings, *files.values(), *pictures)
+
+
+def page_by_number(path: str) -> str:
+    """The page by which an application asks for the data of another: Discourse of ``/t/a-title/5`` by the
+    number alone, ``/t/5.json``, which `target_readings` has as ``/t/5``. Empty where there is none."""
+    page, found = _TITLE_AND_NUMBER("", path)
+    return page if found else ""
+
+
+def _topics(path: str) -> list[str]:
+    """The topics of Discourse that a path has the data or feed of, or which it begins at a later post."""
+    if not (match := _TOPIC(path)):
+        return []
+    topic, title, post, kind = match.groups(default="")
+    return [topic, f"{topic}{post}"] if kind else [topic] if title and post else []
 
 
 def _page_of_data(path: str, query: str) -> str | None:

@@ -21,6 +21,8 @@ class Flag:
     NOCASE = 2
     SUBDOMAINS = 4
     SEVERAL_PARAMS = 8
+    DATA = 16
+    """Of a page that an application asks for in place of the entry's, which is a record of its own."""
 
 
 DAY = 86_400

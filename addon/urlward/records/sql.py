@@ -256,28 +256,52 @@ def _tell_of_waiting(engine: Engine) -> None:
     """Have it said, once a transaction, that it waits for another's lock, and whose: it does so in silence,
     for as long as that takes."""
     server = create_engine(engine.url, poolclass=NullPool, hide_parameters=True)
+    place = f"postgresql {engine.url.host or ''}/{engine.url.database}"
+    guard = threading.RLock()  # the collector may give a connection back meanwhile
+    begun: dict[int, float] = {}
+    """When the transactions began of which nothing is said yet, by the server's processes."""
+    is_watched = False
 
-    def watch(process: int, over: threading.Event) -> None:
-        while not over.wait(WAITS):
-            # Whoever cannot ask that, such as where there are too many connections, waits all the same.
-            with suppress(SQLAlchemyError, RuntimeError), server.connect() as connection:
-                holders = [*connection.scalars(_HOLDERS, {"process": process})]
-                if holders and not over.is_set():
-                    place = f"postgresql {engine.url.host or ''}/{engine.url.database}"
-                    logger.warning("%s: waits for a lock of %s", place, ", ".join(holders))
+    def watch() -> None:
+        nonlocal is_watched
+        while True:
+            time.sleep(WAITS)
+            with guard:
+                # Without transactions there is no thread.
+                is_watched = bool(begun)
+                if not is_watched:
                     return
+                long = [one for one in begun.items() if time.monotonic() - one[1] >= WAITS]
+            # Whoever cannot ask that, such as where there are too many connections, waits all the same.
+            with suppress(SQLAlchemyError, RuntimeError):
+                tell(long)
+
+    def tell(long: Sequence[tuple[int, float]]) -> None:
+        for process, since in long:
+            with server.connect() as connection:
+                holders = [*connection.scalars(_HOLDERS, {"process": process})]
+            with guard:
+                is_so = bool(holders) and begun.get(process) == since
+                if is_so:
+                    del begun[process]
+            if is_so:
+                logger.warning("%s: waits for a lock of %s", place, ", ".join(holders))
 
     @event.listens_for(engine, "checkout")
     def begin(_: object, record: ConnectionPoolEntry, __: object) -> None:
-        over = record.info["over"] = threading.Event()
-        watched = record.info["process"], over
-        # Without a thread for it, it is not said.
-        with suppress(RuntimeError):
-            threading.Thread(target=watch, args=watched, name="waiting", daemon=True).start()
+        nonlocal is_watched
+        with guard:
+            begun[record.info["process"]] = time.monotonic()
+            # Without a thread for it, it is not said.
+            if not is_watched:
+                with suppress(RuntimeError):
+                    threading.Thread(target=watch, name="waiting", daemon=True).start()
+                    is_watched = True
 
     @event.listens_for(engine, "checkin")
     def end(_: object, record: ConnectionPoolEntry) -> None:
-        record.info.pop("over", threading.Event()).set()
+        with guard:
+            begun.pop(record.info.get("process", 0), None)
 
     @event.listens_for(engine, "invalidate")
     def give_up(_: object, record: ConnectionPoolEntry, __: object) -> None:
