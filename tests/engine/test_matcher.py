@@ -928,7 +928,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
-        # MyBB, Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        # MyBB, Zenphoto, Pixelfed, Gallery 3, 4images, Phoca; boards' and boorus' small pictures, which may
+        # be in another format
         ("/b/attachment.php?aid=5", "/b/attachment.php?thumbnail=5"),
         ("/g/albums/x/a_b.jpg", "/g/cache/x/a_b_100_w100_h100_cw100_ch100_thumb.jpg?cached=1"),
         ("/g/albums/x/a%20b.jpg", "/g/zp-core/full-image.php?a=x&i=a%20b.jpg&dsp=protected"),
@@ -937,6 +938,12 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/src/1700000000123.jpg", "/b/thumb/1700000000123.png"),
         ("/b/src/1700000000123-1.webm", "/b/thumb/1700000000123-1s.jpg"),
         ("/b/1700000000123.png", "/b/1700000000123s.jpg"),
+        ("/b/src/1700000000123.png", "/b/cat/1700000000123s.jpg"),
+        (f"/file_store/{'0f' * 32}.png", f"/file_store/thumb/{'0f' * 32}.jpg"),
+        (f"/images/src/{'0f' * 20}.png", f"/images/thumb/{'0f' * 20}.webp"),
+        ("/g/var/albums/x/a.jpg", "/g/var/resizes/x/a.jpg?m=1"),
+        ("/data/media/5/a.jpg", "/data/thumbnails/5/a.jpg"),
+        ("/images/phocagallery/x/a.jpg", "/images/phocagallery/x/thumbs/phoca_thumb_l_a.jpg"),
         ("/b/image/1700/00/1700000000123.gif", "/b/thumb/1700/00/1700000000123s.jpg"),
         (f"/file/{'0f' * 32}.webp", f"/file/thumb/{'0f' * 32}.jpg"),
         (f"/.media/{'0f' * 32}.mp4", f"/.media/t_{'0f' * 32}"),
@@ -1084,6 +1091,9 @@ def test_another_page_of_a_like_name_passes() -> None:
         "ii.php?/a-me.jpg",
         "media/a-800x.jpg",
         "cache/a_1.jpg",
+        "var/thumb/a.jpg",
+        "thumbnails/a.jpg",
+        "phoca_thumb_l_a.jpg",
         "storage/a_thumb.jpg",
         "zp-core/i.php?a=&i=b.jpg",
         "zp-core/i.php?i=a.jpg",

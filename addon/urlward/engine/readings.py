@@ -43,8 +43,8 @@ _THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
-    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
-    r"|generated-thumbnails/|zp-core/"
+    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg|thumbnails)/|normal_"
+    r"|generated-thumbnails/|zp-core/|phoca_thumb_|var/(?:thumbs|resizes)/"
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
     r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
@@ -153,7 +153,9 @@ _IN_A_SIZE = [
         (r"/i\.php/", "/", f"(.+?){_PIWIGO}", _PICTURE),
         ("/media/pages/", "/media/pages/", f"(.+?){_KIRBY}", _PICTURE),
         ("/albums/", "/albums/", "(?:normal|thumb)_(.+?)", _PICTURE),
-        ("/thumbs/", "/", "thumbs_(.+?)", _PICTURE),
+        ("/thumbs/", "/", "(?:thumbs|phoca_thumb_[sml])_(.+?)", _PICTURE),
+        ("/var/(?:thumbs|resizes)/", "/var/albums/", "(.+?)", _PICTURE),
+        ("/data/thumbnails/", "/data/media/", "(.+?)", _PICTURE),
         ("/thumbnails/", "/images/", "thumbnail_(.+?)", _PICTURE),
         ("/samples/", "/images/", "sample_(.+?)", _PICTURE),
         ("/small/", "/original/", "(.+?)", _PICTURE),
@@ -163,16 +165,18 @@ _IN_A_SIZE = [
         (rf"(/{_THREAD})/\Z", r"\1", "()[0-9]+", ""),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto
-and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of
-threads, whose last or first posts boards have as pages of their own, and forums a post's place behind."""
+"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB, Kusaba),
+Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Phoca, Gallery 3, 4images, Gelbooru,
+Mastodon, Zenphoto and Pixelfed keep in several sizes, where the picture itself is, and what its name has
+for a size; and of threads, whose last or first posts boards have as pages of their own, and forums a post's
+place behind."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
-        ("/file/thumb/", "/file/", "([0-9a-f]{64})"),
+        ("/file(_store)?/thumb/", r"/file\1/", "([0-9a-f]{64})"),
         (r"/thumb/(?=[0-9]{4}/[0-9]{2}/\Z)", "/image/", "([0-9]{13,})s"),
-        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?)[cs]?"),
+        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?|[0-9a-f]{32,})[cs]?"),
+        (r"/cat/\Z", "/src/", "([0-9]{13,})s"),
         ("/", "/", "([0-9]{13,})s"),
         ("/thumbnails/", "/images/", "thumbnail_([0-9a-f]{32,})"),
         ("/samples/", "/images/", "sample_([0-9a-f]{32,})"),
@@ -186,9 +190,9 @@ _OF_ONE_NAME = [
         (r"/\.media/\Z", "/.media/", "t_([0-9a-f]{32,}(?:-[0-9a-z]+)?)"),
     )
 ]
-"""The same of pictures whose names are digests of them, or the time at which they came: their small ones are
-often in another format. Of jschan, FoolFuuka, the boards above, 4chan, Gelbooru, Lychee, Mastodon,
-Szurubooru, Danbooru, Moebooru and LynxChan."""
+"""The same of pictures whose names are digests of them, or the time at which they came: their small ones
+are often in another format. Of jschan, Infinity, FoolFuuka, the boards above, Futaba, 4chan, Gelbooru,
+Lychee, Mastodon, Szurubooru, Danbooru, Moebooru and LynxChan."""
 _MOST_OF_A_NAME = 3 * 255
 """Characters of a file's name, escaped: file systems have 255 bytes."""
 _FORMATS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".mp4")
