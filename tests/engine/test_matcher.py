@@ -832,6 +832,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # NodeBB, Flarum, PeerTube, Lemmy, where a link is followed
         ("/w/iD5-x", "/api/v1/videos/iD5-x"),
         ("/post/5", "/api/v3/post?x=1&id=5"),
+        ("/post/5", "/b/../api/post/5?fields=id"),
+        ("/b/share/Ab1/x/a.jpg", "/b/api/public/dl/Ab1/x/a.jpg?inline=true"),
+        ("/share/Ab1", "/api/public/share/Ab1"),
+        ("/gallery/Ab-1", "/api/v2/Album::photos?album_id=Ab-1&page=1"),
+        ("/b/gallery/Ab-1", "/b/api/v2/Album?album_id=Ab-1"),
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
@@ -923,7 +928,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
-        # Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        # MyBB, Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        ("/b/attachment.php?aid=5", "/b/attachment.php?thumbnail=5"),
         ("/g/albums/x/a_b.jpg", "/g/cache/x/a_b_100_w100_h100_cw100_ch100_thumb.jpg?cached=1"),
         ("/g/albums/x/a%20b.jpg", "/g/zp-core/full-image.php?a=x&i=a%20b.jpg&dsp=protected"),
         ("/albums/x/y/a.jpg", "/zp-core/i.php?s=595&i=a.jpg&a=x%2Fy"),
@@ -946,6 +952,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/res/12.html", "/b/res/12+50.html"),
         ("/b/res/12-a-title.html", "/b/res/12-a-title%2B50.html?x"),
         ("/b/res/12.html", "/b/res/12-100.html"),
+        # A post's place in a topic (NodeBB, Flarum)
+        ("/b/topic/5/a-title", "/b/topic/5/a-title/20"),
+        ("/topic/5/a-title", "/api/topic/5/a-title/20?_=1"),
+        ("/d/5-a-title", "/d/5-a-title/20"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1006,6 +1016,9 @@ def test_another_page_of_a_like_name_passes() -> None:
         "api/discussions/a",
         "api/v1/videos/a",
         "api/v3/post?id=a",
+        "api/public/a",
+        "api/v2/Album",
+        "api/v2/Albums?album_id=a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
     page = matcher(*(f"http://p.test/{p}" for p in ("wiki/A_title", "wiki/Word", "i?title=A_title")))
@@ -1081,6 +1094,11 @@ def test_another_page_of_a_like_name_passes() -> None:
         "http://p.test/b/src/1700000000123.jpg",
         "http://p.test/b/src/a.jpg",
         f"http://p.test/original/{'0f' * 16}.png",
+        "http://p.test/attachment.php?aid=5",
+        "http://p.test/topic/5",
+        "http://p.test/topic/5/a",
+        "http://p.test/d/5",
+        "http://p.test/d/5-a",
     )
     for target in (
         "b/res/12+5.html",
@@ -1098,6 +1116,16 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"360x360/{'0f' * 15}00.jpg",
         f"360x300/{'0f' * 16}.jpg",
         f"sample/{'0f' * 16}.jpg",
+        "topic/5/a/b",
+        "topic/5/a/2/3",
+        "x/topic/5/a/2",
+        "topic/5/2",
+        "d/5/2",
+        "d/5-ab/2",
+        "attachment.php?thumbnail=6",
+        "attachment.php?thumbnail=55",
+        "attachment.php?pid=5",
+        "attachment.php?thumbnail=",
     ):
         assert board.check("p.test", f"/{target}") == PASS
     assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS

@@ -1249,6 +1249,8 @@ BOARD = (
     "/cache/",
     "_1.png",
     "/zp-core/",
+    "/topic/5/a",
+    "/d/5-a",
 )
 SIZED = (
     "/app/uploads/",
@@ -1262,7 +1264,19 @@ SIZED = (
     *OLD,
     *BOARD,
 )
-API = ("/api/topic/", "/api/v3/post", "id=5", ".md", "/image/upload", "/w_1", "/v1/")
+API = (
+    "/api/topic/",
+    "/api/post/",
+    "/api/public/dl/",
+    "/api/v2/Album",
+    "album_id=a",
+    "/api/v3/post",
+    "id=5",
+    ".md",
+    "/image/upload",
+    "/w_1",
+    "/v1/",
+)
 WIKI = ("/wiki/", "/wiki/eightee", "/wiki/A", "/index.php", "?title=", "&title=A", "_", ":", "%20")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")
 SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".js", ".data", ".txt", "/(", "url=/a", *DATA)

@@ -38,19 +38,23 @@ from urlward.engine.url import (
 
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
 # data of pages (`_page_of_data`).
+_THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
+"""A topic's path at NodeBB and Flarum."""
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
-    r"|i\.php(?:/|\Z)|media/pages/|app/uploads/|wp-content/uploads/|optimized/|generated-thumbnails/|zp-core/"
+    r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
     r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
+    r"|generated-thumbnails/|zp-core/"
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
     r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
+    rf"|{_THREAD}/[0-9]+\Z"
 )
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    "_n(?:ext/data|uxt/static)/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)"
-    "|t/(?:[^/]+/)?[0-9]"
+    "_n(?:ext/data|uxt/static)/|t/(?:[^/]+/)?[0-9]"
+    "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
@@ -155,12 +159,13 @@ _IN_A_SIZE = [
         ("/cache/", "/albums/", f"(.+?){_ZENPHOTO}", _PICTURE),
         ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
         (r"/res/\Z", "/res/", r"([0-9]+(?:-[^+]*)?)(?:\+50|-100)", r"\.html"),
+        (rf"(/{_THREAD})/\Z", r"\1", "()[0-9]+", ""),
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
 Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto and
 Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
-whose last or first posts boards have as pages of their own."""
+whose last or first posts boards have as pages of their own, and forums a post's place behind."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
@@ -740,7 +745,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         if (whose := _page_of_data(path, query)) is not None:
             work.spend(2 * len(path))
-            for file in (whose or "/", f"{whose}/"):
+            for file in (whose or "/", f"{whose}/", *_full_sizes(whose)):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
         for file in _topics(path) if "/t/" in path else ():
             work.spend(len(path))
@@ -785,8 +790,14 @@ def _page_of_data(path: str, query: str) -> str | None:
     path = path.rstrip("/")
     if "/api/" in path:
         base, _, page = path.partition("/api/")
-        if page.startswith(("topic/", "category/", "user/")):  # NodeBB
+        if page.startswith(("topic/", "category/", "user/", "post/")):  # NodeBB, Szurubooru
             return f"{base}/{page}"
+        if page.startswith(("public/share/", "public/dl/")):  # File Browser
+            return f"{base}/share/{page.partition('/')[2].partition('/')[2]}"
+        if page in ("v2/Album", "v2/Album::head", "v2/Album::photos") and (
+            album := _value(query, "album_id")
+        ):
+            return f"{base}/gallery/{album}"  # Lychee
         if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
             return f"{base}/d{page.removeprefix('discussions')}"
         if page.startswith("v1/videos/"):  # PeerTube
@@ -847,9 +858,9 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
         if query:
             found = [f"{picture}?{query}" for picture in found]
     elif path.endswith(("/zp-core/i.php", "/zp-core/full-image.php")):  # Zenphoto
-        values = dict(piece.partition("=")[::2] for piece in query.replace("+", " ").split("&"))
-        folder, name = unescape_once(values.get("a", "")), unescape_once(values.get("i", ""))
-        found = [f"{path.rpartition('/zp-core/')[0]}/albums/{folder}/{name}"]
+        found = [f"{path.rpartition('/zp-core/')[0]}/albums/{_value(query, 'a')}/{_value(query, 'i')}"]
+    elif path.endswith("/attachment.php"):  # MyBB
+        found = [f"{path}?aid={number}"] if (number := _value(query, "thumbnail")) else []
     elif path.endswith("/i.php"):  # Piwigo, which makes a size when it is first asked for
         found = list(_full_sizes(f"{path}/{unescape_once(query.partition('&')[0]).lstrip('/')}"))
     else:
@@ -861,6 +872,12 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
             continue
         with suppress(UrlError):
             yield canonical_host(split_authority(whole[1])[0]), whole[2]
+
+
+def _value(query: str, name: str) -> str:
+    """The first value of a parameter, unescaped; empty where there is none."""
+    values = (piece.partition("=")[2] for piece in query.split("&") if piece.startswith(f"{name}="))
+    return unescape_once(next(values, "").replace("+", " "))
 
 
 def _full_sizes(path: str) -> Iterator[str]:
