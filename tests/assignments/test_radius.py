@@ -1,8 +1,11 @@
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,6 +128,31 @@ def test_a_session_of_a_wrong_clock_hides_none_that_follow(
     radius.close()
     assert held(sqlite_store, "192.0.2.3", 3610) == ["berta"]
     assert held(sqlite_store, "192.0.2.2", 10) == ["anna"]
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
+def test_a_table_is_read_on_whatever_the_zone_of_its_database(
+    sqlite_store: AssignmentStore, postgresql: str, kind: str
+) -> None:
+    zone = "America/Los_Angeles"
+    url = f"postgresql+psycopg://urlward@/postgres?host={postgresql}&options=-c TimeZone={zone}"
+    source = sqlite_store.source("radacct", "radacct", url)
+    options = ReadOptions() if kind == "timestamptz" else ReadOptions(zone=ZoneInfo(zone))
+    times = ", ".join(f"{name} {kind}" for name in ("acctstarttime", "acctupdatetime", "acctstoptime"))
+    with psycopg.connect(
+        host=postgresql, user="urlward", dbname="postgres", autocommit=True, options=f"-c TimeZone={zone}"
+    ) as radius:
+        radius.execute("DROP TABLE IF EXISTS radacct")
+        radius.execute(
+            f"CREATE TABLE radacct (acctuniqueid text, username text, {times}, framedipaddress inet)"
+        )
+        for hour, user in enumerate(("anna", "berta", "carla")):
+            begun = datetime.fromtimestamp(at(hour * 3600) / 1000, UTC)
+            radius.execute("UPDATE radacct SET acctstoptime = %s WHERE acctstoptime IS NULL", (begun,))
+            radius.execute("INSERT INTO radacct VALUES (%s, %s, %s, NULL, NULL, %s)", (user, user, begun, A))
+            done = import_radacct(sqlite_store, source, url, options, at(hour * 3600 + 120) / 1000)
+            assert done.rows == hour + 1
+            assert held(sqlite_store, A, hour * 3600 + 60) == [user]
 
 
 @pytest.mark.parametrize("name", [None, ""])
