@@ -36,10 +36,10 @@ from urlward.engine.url import (
     without_dots,
 )
 
-# Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
-# data of pages (`_page_of_data`).
 _THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
 """A topic's path at NodeBB and Flarum."""
+# Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
+# data of pages (`_page_of_data`).
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
@@ -163,8 +163,8 @@ _IN_A_SIZE = [
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto and
-Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
+Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto
+and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
 whose last or first posts boards have as pages of their own, and forums a post's place behind."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
