@@ -164,8 +164,8 @@ _IN_A_SIZE = [
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
 Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto
-and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of threads,
-whose last or first posts boards have as pages of their own, and forums a post's place behind."""
+and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of
+threads, whose last or first posts boards have as pages of their own, and forums a post's place behind."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
