@@ -103,7 +103,7 @@ def _take(
 
     How far they are read is noted afterwards: they are in order of their beginnings, not of their changes.
     """
-    merger = Merger(store, source.id)
+    merger = Merger(store, source.id, names_all=True)
     for rows in batches:
         faulty = result.faulty
         sightings = _read(rows, options, result)
@@ -115,7 +115,7 @@ def _take(
             try:
                 store.write(source, changes, now)
             except SourceChanged:
-                merger = Merger(store, source.id)
+                merger = Merger(store, source.id, names_all=True)
             else:
                 break
         result.rows += changes.rows
