@@ -1,8 +1,11 @@
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 from assignments import radius_server
 from assignments.radius_server import Radius, radius
 from assignments.support import at, held, intervals, read
+from assignments.test_rotation import B, Log, told
+from assignments.test_rotation import record as written
 from urlward.assignments.formats import DetailParser, ReadOptions
 from urlward.assignments.interval import AssignmentError, Ending
 from urlward.assignments.radacct import import_radacct, shown_url
@@ -125,6 +130,111 @@ def test_a_session_of_a_wrong_clock_hides_none_that_follow(
     radius.close()
     assert held(sqlite_store, "192.0.2.3", 3610) == ["berta"]
     assert held(sqlite_store, "192.0.2.2", 10) == ["anna"]
+
+
+PREFIX, INSIDE = "2001:db8:0:7::/64", "2001:db8:0:7::5"
+UPDATE = "Interim-Update"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    ("records", "answers"),
+    [
+        # Another address: up to when it was told last, and from when the new one is.
+        (
+            [("Start", 0, "anna", A), (UPDATE, 300, "anna", A), (UPDATE, 600, "anna", B),
+             (UPDATE, 601, "anna", B), (UPDATE, 300, "anna", A), ("Stop", 900, "anna", B)],
+            [(A, 299, "anna"), (A, 400, "?anna"), (A, 700, ""), (B, 299, ""), (B, 400, "?anna"),
+             (B, 650, "anna"),
+             (B, 950, "")],
+        ),
+        # And told by the end alone.
+        (
+            [("Start", 0, "anna", A), (UPDATE, 300, "anna", A), ("Stop", 900, "anna", B)],
+            [(A, 299, "anna"), (A, 400, "?anna"), (B, 299, ""), (B, 400, "?anna"), (B, 950, "")],
+        ),
+        # Each gets the other's.
+        (
+            [("Start", 0, "anna", A), ("Start", 10, "berta", B), (UPDATE, 600, "anna", "192.0.2.9"),
+             (UPDATE, 601, "berta", A), (UPDATE, 602, "anna", B), ("Stop", 900, "anna", B)],
+            [(A, 5, "?anna"), (A, 300, "?anna berta"), (A, 700, "berta"), (B, 300, "?berta"),
+             (B, 700, "anna")],
+        ),
+        # A prefix that is told later, of which somebody else had said so, and nothing since.
+        (
+            [("Start", 0, "anna", A), ("Start", 100, "carla", PREFIX), (UPDATE, 200, "carla", PREFIX),
+             (UPDATE, 600, "anna", PREFIX), (UPDATE, 900, "anna", PREFIX)],
+            [(INSIDE, 50, "?anna"), (INSIDE, 150, "?anna carla"), (INSIDE, 700, "anna"), (A, 800, "anna")],
+        ),
+        # All that the first record of a session tells it had before, but for what was another's.
+        (
+            [(UPDATE, 600, "anna", A), ("Start", 100, "berta", B), (UPDATE, 650, "berta", B),
+             (UPDATE, 700, "carla", B), (UPDATE, 900, "carla", B)],
+            [(A, 300, "anna"), (B, 600, "berta"), (B, 649, "berta"), (B, 660, "?berta carla"),
+             (B, 800, "carla")],
+        ),
+    ],
+)  # fmt: skip
+def test_addresses_that_change_within_a_session(
+    sqlite_store: AssignmentStore,
+    tmp_path: Path,
+    records: list[tuple[str, int, str, str]],
+    answers: list[tuple[str, int, str]],
+    at_once: bool,
+) -> None:
+    """All that a record says is when its session began, as networks without wires have it."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    for status, seconds, user, address in records:
+        more = {"Framed_IP_Address": address} if address != PREFIX else {}
+        more |= {"Framed_IP_Address": "", "Delegated_IPv6_Prefix": PREFIX} if address == PREFIX else {}
+        begun = min((each[1] for each in records if each[0] == "Start" and each[2] == user), default=0)
+        took = None if status == "Start" else seconds - begun
+        log.write(written(status, seconds, user, took, Acct_Session_Id=user, **more))
+        if not at_once:
+            log.read(seconds + 1)
+    log.read(2000)
+    for address, seconds, expected in answers:
+        verdict, names = told(sqlite_store, seconds, address)
+        assert ("?" * (verdict == "ambiguous") + " ".join(names)) == expected, (address, seconds)
+
+
+def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    url, radius = radacct_in(tmp_path)
+    source = sqlite_store.source("radacct", "radacct", url)
+    radius.execute("INSERT INTO radacct VALUES ('s1', 'anna', ?, ?, NULL, ?)", (*[at(0) // 1000] * 2, A))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(100) / 1000)
+    radius.execute("UPDATE radacct SET acctupdatetime = ?, framedipaddress = ?", (at(600) // 1000, B))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(700) / 1000)
+    radius.close()
+    assert told(sqlite_store, 300) == ("ambiguous", ["anna"])
+    assert told(sqlite_store, 650) == ("none", [])
+    assert told(sqlite_store, 300, B) == ("ambiguous", ["anna"])
+    assert told(sqlite_store, 650, B) == ("one", ["anna"])
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
+def test_a_table_is_read_on_whatever_the_zone_of_its_database(
+    sqlite_store: AssignmentStore, postgresql: str, kind: str
+) -> None:
+    zone = "America/Los_Angeles"
+    url = f"postgresql+psycopg://urlward@/postgres?host={postgresql}&options=-c TimeZone={zone}"
+    source = sqlite_store.source("radacct", "radacct", url)
+    options = ReadOptions() if kind == "timestamptz" else ReadOptions(zone=ZoneInfo(zone))
+    times = ", ".join(f"{name} {kind}" for name in ("acctstarttime", "acctupdatetime", "acctstoptime"))
+    with psycopg.connect(
+        host=postgresql, user="urlward", dbname="postgres", autocommit=True, options=f"-c TimeZone={zone}"
+    ) as radius:
+        radius.execute("DROP TABLE IF EXISTS radacct")
+        radius.execute(
+            f"CREATE TABLE radacct (acctuniqueid text, username text, {times}, framedipaddress inet)"
+        )
+        for hour, user in enumerate(("anna", "berta", "carla")):
+            begun = datetime.fromtimestamp(at(hour * 3600) / 1000, UTC)
+            radius.execute("UPDATE radacct SET acctstoptime = %s WHERE acctstoptime IS NULL", (begun,))
+            radius.execute("INSERT INTO radacct VALUES (%s, %s, %s, NULL, NULL, %s)", (user, user, begun, A))
+            done = import_radacct(sqlite_store, source, url, options, at(hour * 3600 + 120) / 1000)
+            assert done.rows == hour + 1
+            assert held(sqlite_store, A, hour * 3600 + 60) == [user]
 
 
 @pytest.mark.parametrize("name", [None, ""])

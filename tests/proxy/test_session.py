@@ -60,6 +60,37 @@ async def test_tls_that_is_relayed(rig: Rig) -> None:
     await rig.settled()
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["waits", "has ended"])
+async def test_what_is_relayed_unread_may_rest(rig: Rig, ends: bool) -> None:
+    """A mailbox that is watched, or a shell, may be silent for longer than anything that is answered."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(b"\x16")
+        if ends:
+            writer.write_eof()
+        await reader.read()
+
+    await rig.start(greet, "transparent")
+    reader, writer = await rig.connect()
+    writer.write(client_hello("plain.example"))
+    assert await (reader.read() if ends else reader.readexactly(1)) == b"\x16"
+    session, now = rig.session, time.monotonic()
+    server = session._server
+    assert server is not None
+    session.touch(now)
+    session.touch(now + rig.addon.tcp_timeout + 1)
+    await asyncio.sleep(0)
+    assert session._over is ends
+    if not ends:
+        for connection in (session._client, server):
+            assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "asked meanwhile"
+        session.touch(now + rig.addon.quiet_timeout + 1)
+        await asyncio.sleep(0)
+        assert session._over
+    await rig.settled()
+
+
 async def test_what_is_neither_is_judged_before_it_is_relayed(rig: Rig) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"you said " + await reader.read(65536))

@@ -213,7 +213,10 @@ class FileReader:
         with suppress(AssignmentError, SourceChanged):  # said before
             self._wait()
         self._parser: Parser = FORMATS[self._source.format](self._options)
-        self._merger = Merger(self._store, self._source.id, tells_once=self._source.format in _LOGS)
+        format_ = self._source.format
+        self._merger = Merger(
+            self._store, self._source.id, tells_once=format_ in _LOGS, names_all=format_ == "detail"
+        )
         self._written = written or Imported()
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None

@@ -105,6 +105,7 @@ class Ending(IntEnum):
     DELETED = 13
     BESIDE = 14
     GIVEN_BACK = 15
+    MOVED = 16
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -132,6 +133,7 @@ class Ending(IntEnum):
             Ending.DELETED: "in doubt: whoever had it just before, or also, is deleted by now",
             Ending.BESIDE: "in doubt: its own end is told behind the next one's beginning",
             Ending.GIVEN_BACK: "in doubt: given back, and its file of leases was written anew since",
+            Ending.MOVED: "in doubt: when its session got it, or got another for it, is not told",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 

@@ -14,7 +14,9 @@ which may have been in it (`Ending.MISSED`). Once the rest is read, after what f
 together (`Merger.settle`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from urlward.assignments.interval import (
@@ -27,6 +29,7 @@ from urlward.assignments.interval import (
     Place,
     Sighting,
     SightingKind,
+    length_of,
 )
 from urlward.assignments.store import AssignmentStore, Beginning, Changes, Gap, Held, Key, ended_row
 
@@ -42,23 +45,28 @@ LATE = 60_000
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, *UP_TO_A_GAP)
 """Kinds of ends that another's beginning does not make certain."""
-_LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
+_NETWORK, _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(8)
 
 
 class Merger:
     """Merger: one source's current assignments, updated by sightings in order."""
 
-    def __init__(self, store: AssignmentStore, source: int, *, tells_once: bool = True) -> None:
+    def __init__(
+        self, store: AssignmentStore, source: int, *, tells_once: bool = True, names_all: bool = False
+    ) -> None:
         """Start with what the store has.
 
         Args:
             store: where to.
             source: its id.
             tells_once: whether an end is read once, as in a log; else what has ended is told again and again.
+            names_all: whether what is said of a session at a time names all addresses that it has of a kind,
+                as accounting does.
         """
         self._store = store
         self._source = source
         self._tells_once = tells_once
+        self._names_all = names_all
         self._rows: int | None = None
         """Of the source, by which it is known whether somebody else writes to it."""
         self._had_rows = False
@@ -117,7 +125,7 @@ class Merger:
         self._load(sightings)
         if self._tells_once and self._had_rows:
             self._look_back(sightings)
-        for sighting in sightings:
+        for sighting in self._each(sightings) if self._names_all else sightings:
             if sighting[9] == _RESTARTED:
                 self._end_sessions(sighting[8], sighting[4])
             elif sighting[9] == _STOPPED:
@@ -126,6 +134,61 @@ class Merger:
                     self._miss((0, 0), ended, self.gaps)
             else:
                 self._take(sighting)
+
+    def _each(self, sightings: Iterable[Sighting]) -> Iterator[Sighting]:
+        """Sightings, as each is to be taken once the one before is.
+
+        What a session has, and had not when something was said of it last, it has from now on: all that the
+        record says is when the session began.
+        """
+        for (session, seen, said), record in groupby(sightings, key=itemgetter(8, 6, 9)):
+            some = [*record]
+            if session and said in (_HELD, _ENDED):
+                there = self._others(some)
+                last = max((held[_SEEN] for held in there.values()), default=seen)
+                self._end_moved(some, there)
+                if last < seen:
+                    yield from self._begun_later(some, there, last)
+                    continue
+            yield from some
+
+    def _others(self, record: Sequence[Sighting]) -> dict[Key, Held]:
+        """What a session has, as was said before a record of it."""
+        _, _, _, _, start, _, seen, subscriber, session, _ = record[0]
+        held = {key: self._held.get(key) for key in self._sessions.get(session, ())}
+        return {
+            key: one
+            for key, one in held.items()
+            if one is not None and (one[_SUBSCRIBER], one[_SESSION]) == (subscriber, session)
+            # Else it is of another by the same name.
+            if start <= one[_START] + SESSIONS_APART and one[_SEEN] < seen and start > 0
+        }
+
+    def _end_moved(self, record: Sequence[Sighting], there: Mapping[Key, Held]) -> None:
+        """End what a session has no more by a record of it, in which another of its kind is."""
+        keys, kinds = {(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record}
+        seen, subscriber, session = record[0][6:9]
+        for key, held in there.items():
+            if key not in keys and length_of(held[_NETWORK]) in kinds:
+                self._ends[key, subscriber, session] = held[_START], seen, 0
+                held[_END], held[_ENDING] = seen, Ending.TOLD
+                self._end_within(key, held, seen - held[_SEEN], Ending.MOVED)
+                self._drop(key)
+
+    def _begun_later(
+        self, record: Sequence[Sighting], there: Mapping[Key, Held], last: int
+    ) -> Iterator[Sighting]:
+        """A record, of whose session something was said at an earlier time, without what is new in it."""
+        for sighting in record:
+            place, network, first, port, start, end, seen, subscriber, session, said = sighting
+            if (place, first) in there or start >= seen:
+                yield sighting
+                continue
+            self._end((place, first), [network, port, last, seen, 0, Ending.MOVED, subscriber, session])
+            if said == _HELD:
+                yield place, network, first, port, seen, end, seen, subscriber, session, said
+            else:
+                yield 0, "", 0, LAST_PORT, seen, seen, seen, "", session, _STOPPED
 
     def _end_sessions(self, beginning: str, at: int) -> None:
         """End the sessions whose name begins so."""
@@ -366,7 +429,14 @@ class Merger:
         # Of two that began in one second the one that is read behind the other began later, but for a gap.
         is_before = new[_ENDING] == Ending.LATE and held[_ENDING] != Ending.LATE
         earlier, later = (held, new) if new[_START] >= held[_START] + is_before else (new, held)
-        if earlier is new and new[_END] == FOREVER:
+        if self._names_all and new[_START] < held[_SEEN] < new[_SEEN] and new[_ENDING] != Ending.LATE:
+            # Of the session is said when it began, not since when it has what was another's after that.
+            perhaps = [*new]
+            perhaps[_START], perhaps[_END], perhaps[_ENDING] = held[_SEEN], new[_SEEN], Ending.MOVED
+            self._end(key, perhaps)
+            new[_START] = new[_SEEN]
+            earlier, later = held, new
+        elif earlier is new and new[_END] == FOREVER:
             self._hold_late(key, held, new)
             return
         if earlier[_END] > later[_START]:
@@ -694,11 +764,11 @@ class Merger:
             self._end(key, held)
             self._drop(key)
 
-    def _end_within(self, key: Key, ended: Held, doubt: int) -> None:
+    def _end_within(self, key: Key, ended: Held, doubt: int, why: Ending = Ending.DOUBT) -> None:
         """End an assignment at its end, or up to so many ms before."""
         if doubt:
             perhaps = [*ended]
-            perhaps[_START], perhaps[_ENDING] = max(ended[_START], ended[_END] - doubt), Ending.DOUBT
+            perhaps[_START], perhaps[_ENDING] = max(ended[_START], ended[_END] - doubt), why
             self._end(key, perhaps)
             ended[_END] -= doubt
         self._end(key, ended)

@@ -103,7 +103,7 @@ def _take(
 
     How far they are read is noted afterwards: they are in order of their beginnings, not of their changes.
     """
-    merger = Merger(store, source.id)
+    merger = Merger(store, source.id, names_all=True)
     for rows in batches:
         faulty = result.faulty
         sightings = _read(rows, options, result)
@@ -115,7 +115,7 @@ def _take(
             try:
                 store.write(source, changes, now)
             except SourceChanged:
-                merger = Merger(store, source.id)
+                merger = Merger(store, source.id, names_all=True)
             else:
                 break
         result.rows += changes.rows
@@ -194,7 +194,7 @@ def _batches(
             with warnings.catch_warnings():
                 # Of types that are none of SQLAlchemy's; the names alone are wanted.
                 warnings.simplefilter("ignore", SAWarning)
-                there = {column["name"] for column in inspect(engine).get_columns(RADACCT)}
+                there = {one["name"]: one["type"] for one in inspect(engine).get_columns(RADACCT)}
             names = ["acctuniqueid", *_TIMES, *_ADDRESSES]
             for name in (wanted, "acctuniqueid", *_TIMES):
                 if name not in there:
@@ -207,12 +207,17 @@ def _batches(
             if ended:
                 query = query.where(table.c.acctstoptime.is_not(None), table.c.acctuniqueid.in_(ended))
             if since:
-                after = datetime.fromtimestamp(since / 1000, options.zone).replace(tzinfo=None)
+                known = datetime.fromtimestamp(since / 1000, options.zone)
+                after = known.replace(tzinfo=None)
                 # What is written while a clock shows an hour again has times before what was seen.
                 after -= back_of(after, options.zone)
                 # FreeRADIUS writes numbers into SQLite, where text is greater than any number.
                 least = since // 1000 if engine.dialect.name == "sqlite" else after
-                query = query.where(or_(*(table.c[name] >= least for name in _TIMES)))
+                # A time without its zone PostgreSQL takes for one of the database's.
+                has_zone = {name: getattr(there[name], "timezone", False) for name in _TIMES}
+                query = query.where(
+                    or_(*(table.c[name] >= (known if has_zone[name] else least) for name in _TIMES))
+                )
             columns = [column for column in table.c if column.name != wanted]
             query = query.with_only_columns(table.c[wanted].label("subscriber"), *columns)
             with engine.connect().execution_options(yield_per=_MANY) as connection:

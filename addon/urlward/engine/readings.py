@@ -36,10 +36,10 @@ from urlward.engine.url import (
     without_dots,
 )
 
-# Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
-# data of pages (`_page_of_data`).
 _THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
 """A topic's path at NodeBB and Flarum."""
+# Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
+# data of pages (`_page_of_data`).
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
@@ -53,9 +53,8 @@ _PICTURES = (
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    "_n(?:ext/data|uxt/static)/"
+    "_n(?:ext/data|uxt/static)/|t/(?:[^/]+/)?[0-9]"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
-    "|t/(?:[^/]+/)?[0-9]"
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.

@@ -138,6 +138,8 @@ _OTHERS = (
 )  # fmt: skip
 _OUT_OF_REACH = "the filter does not connect to this address"
 _TCP_TIMEOUT = 600.0
+_QUIET_TIMEOUT = 7440.0
+"""What a connection may rest for at least on the way (RFC 5382 section 5, REQ-5)."""
 _MAX_PORT = 0xFFFF
 _QUIC_PORTS = frozenset({80, 443, 8443})
 _QUIC_INITIAL = 1200
@@ -162,6 +164,8 @@ class Urlward:
         turns: of clients, where mitmproxy carries their connections.
         probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
+        quiet_timeout: the same where it is relayed and no end of it can be known, as of a tunnel's; from
+            `tcp_timeout` on both sides are asked whether they are there.
         relays_other: whether what is neither HTTP nor TLS is relayed.
         canary: the gateway's, where there is one.
         pool: connections to origins at rest.
@@ -209,7 +213,7 @@ class Urlward:
         self._certificates: Certificates | None = None
         self.origins: Origins
         self._keeps_host = True
-        self.tcp_timeout = _TCP_TIMEOUT
+        self.tcp_timeout, self.quiet_timeout = _TCP_TIMEOUT, _QUIET_TIMEOUT
         self.relays_other = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
@@ -249,6 +253,7 @@ class Urlward:
             )
         self._certificates, self.origins = None, Origins(ctx.options)
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
+        self.quiet_timeout = _QUIET_TIMEOUT if self.tcp_timeout == _TCP_TIMEOUT else self.tcp_timeout
         self.relays_other = ctx.options.urlward_other == "relay"
         if not any(each.option in updated for each in OF_ADDON):
             return

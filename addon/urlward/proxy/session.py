@@ -159,8 +159,9 @@ class Session(HttpEnds, Member):
 
     __slots__ = (
         "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_mode",
-        "_origin", "_over", "_passes", "_place", "_reaching", "_relay", "_server", "_shaking", "_shared",
-        "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client", "send_server", "share",
+        "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay", "_server", "_shaking",
+        "_shared", "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client", "send_server",
+        "share",
     )  # fmt: skip
 
     client: SessionClient
@@ -197,6 +198,8 @@ class Session(HttpEnds, Member):
         self._over = False
         """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
+        self._probed = False
+        """Whether the kernel asks both ends whether they are there."""
         self._lingers: list[Task] | None = None
         self._passes: list[Task] | None = None
         self._looking = 0.0
@@ -858,6 +861,14 @@ class Session(HttpEnds, Member):
             self._since = now
         elif now - self._since >= self._patience:
             self.cut()
+        elif (
+            self._server is not None
+            and not self._probed
+            and now - self._since >= self._mode.addon.tcp_timeout
+        ):
+            self._probed = True
+            for connection in (self._client, self._server):
+                connection.probe(seldom=True)
 
     def leave(self) -> None:
         """Accept nothing more, where the protocol can say so, and end with what is under way."""
@@ -871,7 +882,9 @@ class Session(HttpEnds, Member):
         if isinstance(self._client, Lane) and self._server is None and self.idle():
             return 0.0  # there is nothing to keep for the next stream that would not soon be made anew
         if not self._client.at_end or self._over:
-            return limit
+            server = self._server
+            rests = self._relay.endless and server is not None and not server.at_end and self.idle()
+            return self._mode.addon.quiet_timeout if rests and not isinstance(self._client, Lane) else limit
         # A client that has closed its connection cannot be told from one that only sends no more.
         return min(limit, GONE_AFTER if self._relay.unanswered else ENDED_FOR)
 
