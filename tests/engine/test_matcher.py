@@ -963,6 +963,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/topic/5/a-title", "/b/topic/5/a-title/20"),
         ("/topic/5/a-title", "/api/topic/5/a-title/20?_=1"),
         ("/d/5-a-title", "/d/5-a-title/20"),
+        ("/b/thread-5.html", "/b/thread-5-post-9.html"),  # MyBB
+        ("/thread-5-1-1.html", "/thread-5-1-12.html"),  # Discuz
+        ("/thread-5-2-1.html", "/thread-5-2-1.html?mobile=no"),
+        ("/thread-5-1-3.html", "/thread-5-1-1.html"),
+        ("/thread-5-1-3.html", "/thread-5-1-2.html"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1106,6 +1111,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"http://p.test/original/{'0f' * 16}.png",
         "http://p.test/attachment.php?aid=5",
         "http://p.test/topic/5",
+        "http://p.test/thread-5.html",
+        "http://p.test/thread-6-1-2.html",
         "http://p.test/topic/5/a",
         "http://p.test/d/5",
         "http://p.test/d/5-a",
@@ -1126,6 +1133,13 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"360x360/{'0f' * 15}00.jpg",
         f"360x300/{'0f' * 16}.jpg",
         f"sample/{'0f' * 16}.jpg",
+        "thread-5-page-2.html",
+        "thread-55-post-9.html",
+        "thread-6-2-1.html",
+        "thread-6-11-1.html",
+        "thread-66-1-1.html",
+        "thread-6-1-2.htm",
+        "thread-6-1.html",
         "topic/5/a/b",
         "topic/5/a/2/3",
         "x/topic/5/a/2",
