@@ -968,6 +968,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/thread-5-2-1.html", "/thread-5-2-1.html?mobile=no"),
         ("/thread-5-1-3.html", "/thread-5-1-1.html"),
         ("/thread-5-1-3.html", "/thread-5-1-2.html"),
+        ("/b/thread-5-1-1.html", "/b/forum.php?tid=5&mod=viewthread"),
+        ("/thread-5-2-3.html", "/forum.php?mod=viewthread&tid=5&page=2"),
+        ("/forum.php?mod=viewthread&tid=5", "/thread-5-1-2.html"),
+        ("/forum.php?mod=viewthread&tid=5&extra=page%3D2", "/thread-5-1-2.html"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1140,6 +1144,11 @@ def test_another_page_of_a_like_name_passes() -> None:
         "thread-66-1-1.html",
         "thread-6-1-2.htm",
         "thread-6-1.html",
+        "forum.php?mod=viewthread&tid=66",
+        "forum.php?mod=viewthread&tid=6&page=2",
+        "forum.php?mod=viewthread",
+        "forum.php?tid=6",
+        "x/forum.php?mod=viewthread&tid=6",
         "topic/5/a/b",
         "topic/5/a/2/3",
         "x/topic/5/a/2",
