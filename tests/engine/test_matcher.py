@@ -928,6 +928,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
+        ("/data/attachment/forum/a.png", "/data/attachment/forum/a.png.thumb.jpg"),  # Discuz
         # MyBB, Zenphoto, Pixelfed, Gallery 3, 4images, Phoca; boards' and boorus' small pictures, which may
         # be in another format
         ("/b/attachment.php?aid=5", "/b/attachment.php?thumbnail=5"),

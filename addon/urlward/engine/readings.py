@@ -46,8 +46,8 @@ _PICTURES = (
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
 )
-_SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
-"""What Chevereto and Serendipity put between a picture's name and its extension."""
+_SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
+"""What Chevereto, Discuz and Serendipity put between a picture's name and its extension."""
 _DATA = (
     "_n(?:ext/data|uxt/static)/"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
@@ -147,6 +147,7 @@ _IN_A_SIZE = [
         ("/s/files/", "/s/files/", f"(.+?){_SHOPIFY}", _PICTURE),
         ("/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+", _PICTURE),
         ("/thumb/", "/src/", "(.+?)[cs]?", _PICTURE),
+        ("/", "/", rf"(.+{_PICTURE})\.thumb\.jpg", ""),
         ("/", "/", f"(.+?){_SIZE_BEHIND}", _PICTURE),
         ("/image/cache/", "/image/", "(.+?)-[0-9]+x[0-9]+", _PICTURE),
         ("/_data/i/", "/", f"(.+?){_PIWIGO}", _PICTURE),
