@@ -928,7 +928,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
-        # MyBB, Zenphoto, Pixelfed; boards' and boorus' small pictures, which may be in another format
+        # MyBB, Zenphoto, Pixelfed, Gallery 3, 4images, Phoca; boards' and boorus' small pictures, which may
+        # be in another format
         ("/b/attachment.php?aid=5", "/b/attachment.php?thumbnail=5"),
         ("/g/albums/x/a_b.jpg", "/g/cache/x/a_b_100_w100_h100_cw100_ch100_thumb.jpg?cached=1"),
         ("/g/albums/x/a%20b.jpg", "/g/zp-core/full-image.php?a=x&i=a%20b.jpg&dsp=protected"),
@@ -937,6 +938,12 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/src/1700000000123.jpg", "/b/thumb/1700000000123.png"),
         ("/b/src/1700000000123-1.webm", "/b/thumb/1700000000123-1s.jpg"),
         ("/b/1700000000123.png", "/b/1700000000123s.jpg"),
+        ("/b/src/1700000000123.png", "/b/cat/1700000000123s.jpg"),
+        (f"/file_store/{'0f' * 32}.png", f"/file_store/thumb/{'0f' * 32}.jpg"),
+        (f"/images/src/{'0f' * 20}.png", f"/images/thumb/{'0f' * 20}.webp"),
+        ("/g/var/albums/x/a.jpg", "/g/var/resizes/x/a.jpg?m=1"),
+        ("/data/media/5/a.jpg", "/data/thumbnails/5/a.jpg"),
+        ("/images/phocagallery/x/a.jpg", "/images/phocagallery/x/thumbs/phoca_thumb_l_a.jpg"),
         ("/b/image/1700/00/1700000000123.gif", "/b/thumb/1700/00/1700000000123s.jpg"),
         (f"/file/{'0f' * 32}.webp", f"/file/thumb/{'0f' * 32}.jpg"),
         (f"/.media/{'0f' * 32}.mp4", f"/.media/t_{'0f' * 32}"),
@@ -956,6 +963,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/topic/5/a-title", "/b/topic/5/a-title/20"),
         ("/topic/5/a-title", "/api/topic/5/a-title/20?_=1"),
         ("/d/5-a-title", "/d/5-a-title/20"),
+        ("/b/thread-5.html", "/b/thread-5-post-9.html"),  # MyBB
+        ("/thread-5-1-1.html", "/thread-5-1-12.html"),  # Discuz
+        ("/thread-5-2-1.html", "/thread-5-2-1.html?mobile=no"),
+        ("/thread-5-1-3.html", "/thread-5-1-1.html"),
+        ("/thread-5-1-3.html", "/thread-5-1-2.html"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1084,6 +1096,9 @@ def test_another_page_of_a_like_name_passes() -> None:
         "ii.php?/a-me.jpg",
         "media/a-800x.jpg",
         "cache/a_1.jpg",
+        "var/thumb/a.jpg",
+        "thumbnails/a.jpg",
+        "phoca_thumb_l_a.jpg",
         "storage/a_thumb.jpg",
         "zp-core/i.php?a=&i=b.jpg",
         "zp-core/i.php?i=a.jpg",
@@ -1096,6 +1111,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"http://p.test/original/{'0f' * 16}.png",
         "http://p.test/attachment.php?aid=5",
         "http://p.test/topic/5",
+        "http://p.test/thread-5.html",
+        "http://p.test/thread-6-1-2.html",
         "http://p.test/topic/5/a",
         "http://p.test/d/5",
         "http://p.test/d/5-a",
@@ -1116,6 +1133,13 @@ def test_another_page_of_a_like_name_passes() -> None:
         f"360x360/{'0f' * 15}00.jpg",
         f"360x300/{'0f' * 16}.jpg",
         f"sample/{'0f' * 16}.jpg",
+        "thread-5-page-2.html",
+        "thread-55-post-9.html",
+        "thread-6-2-1.html",
+        "thread-6-11-1.html",
+        "thread-66-1-1.html",
+        "thread-6-1-2.htm",
+        "thread-6-1.html",
         "topic/5/a/b",
         "topic/5/a/2/3",
         "x/topic/5/a/2",

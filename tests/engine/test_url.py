@@ -1250,6 +1250,9 @@ BOARD = (
     "_1.png",
     "/zp-core/",
     "/topic/5/a",
+    "/thread-5-1",
+    "-post-9.html",
+    "-2.html",
     "/d/5-a",
 )
 SIZED = (

@@ -36,30 +36,30 @@ from urlward.engine.url import (
     without_dots,
 )
 
-_THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
-"""A topic's path at NodeBB and Flarum."""
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
-# data of pages (`_page_of_data`).
+# data of pages (`_page_of_data`) and ways into topics (`_topics`).
 _PICTURES = (
     r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
-    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
-    r"|generated-thumbnails/|zp-core/"
+    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg|thumbnails)/|normal_"
+    r"|generated-thumbnails/|zp-core/|phoca_thumb_|var/(?:thumbs|resizes)/"
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
-    r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
-    rf"|{_THREAD}/[0-9]+\Z"
 )
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    "_n(?:ext/data|uxt/static)/|t/(?:[^/]+/)?[0-9]"
+    "_n(?:ext/data|uxt/static)/"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
+)
+_TOPICS = (
+    r"t/(?:[^/]+/)?[0-9]|(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)/[0-9]+\Z|thread-[0-9]+-"
+    r"|res/[0-9][^/.+]*(?:\+50|-100)\."
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
-    rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|wiki/(?!{OWN_TITLE}\Z))"
+    rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|{_TOPICS}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     rf"(?:/|(?:(?!{_SIZE_BEHIND}\.)"
     r"\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
@@ -152,26 +152,27 @@ _IN_A_SIZE = [
         (r"/i\.php/", "/", f"(.+?){_PIWIGO}", _PICTURE),
         ("/media/pages/", "/media/pages/", f"(.+?){_KIRBY}", _PICTURE),
         ("/albums/", "/albums/", "(?:normal|thumb)_(.+?)", _PICTURE),
-        ("/thumbs/", "/", "thumbs_(.+?)", _PICTURE),
+        ("/thumbs/", "/", "(?:thumbs|phoca_thumb_[sml])_(.+?)", _PICTURE),
+        ("/var/(?:thumbs|resizes)/", "/var/albums/", "(.+?)", _PICTURE),
+        ("/data/thumbnails/", "/data/media/", "(.+?)", _PICTURE),
         ("/thumbnails/", "/images/", "thumbnail_(.+?)", _PICTURE),
         ("/samples/", "/images/", "sample_(.+?)", _PICTURE),
         ("/small/", "/original/", "(.+?)", _PICTURE),
         ("/cache/", "/albums/", f"(.+?){_ZENPHOTO}", _PICTURE),
         ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
-        (r"/res/\Z", "/res/", r"([0-9]+(?:-[^+]*)?)(?:\+50|-100)", r"\.html"),
-        (rf"(/{_THREAD})/\Z", r"\1", "()[0-9]+", ""),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto
-and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a size; and of
-threads, whose last or first posts boards have as pages of their own, and forums a post's place behind."""
+"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB, Kusaba),
+Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Phoca, Gallery 3, 4images, Gelbooru,
+Mastodon, Zenphoto and Pixelfed keep in several sizes, where the picture itself is, and what its name has
+for a size."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
-        ("/file/thumb/", "/file/", "([0-9a-f]{64})"),
+        ("/file(_store)?/thumb/", r"/file\1/", "([0-9a-f]{64})"),
         (r"/thumb/(?=[0-9]{4}/[0-9]{2}/\Z)", "/image/", "([0-9]{13,})s"),
-        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?)[cs]?"),
+        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?|[0-9a-f]{32,})[cs]?"),
+        (r"/cat/\Z", "/src/", "([0-9]{13,})s"),
         ("/", "/", "([0-9]{13,})s"),
         ("/thumbnails/", "/images/", "thumbnail_([0-9a-f]{32,})"),
         ("/samples/", "/images/", "sample_([0-9a-f]{32,})"),
@@ -185,9 +186,9 @@ _OF_ONE_NAME = [
         (r"/\.media/\Z", "/.media/", "t_([0-9a-f]{32,}(?:-[0-9a-z]+)?)"),
     )
 ]
-"""The same of pictures whose names are digests of them, or the time at which they came: their small ones are
-often in another format. Of jschan, FoolFuuka, the boards above, 4chan, Gelbooru, Lychee, Mastodon,
-Szurubooru, Danbooru, Moebooru and LynxChan."""
+"""The same of pictures whose names are digests of them, or the time at which they came: their small ones
+are often in another format. Of jschan, Infinity, FoolFuuka, the boards above, Futaba, 4chan, Gelbooru,
+Lychee, Mastodon, Szurubooru, Danbooru, Moebooru and LynxChan."""
 _MOST_OF_A_NAME = 3 * 255
 """Characters of a file's name, escaped: file systems have 255 bytes."""
 _FORMATS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".mp4")
@@ -196,6 +197,19 @@ _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
 _TITLE_AND_NUMBER = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
 _TOPIC = re.compile(rf"(.*?/t/({_TITLE})?[0-9]++)(/[0-9]++)?(\.(?:json|rss))?").fullmatch
+_may_be_a_topic = re.compile(rf"/(?:{_TOPICS})").search
+# Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots.
+_COMES_FROM = re.compile(r"(?<=/)(thread-[0-9]+-[0-9]+)-(?!1\.)[0-9]+(?=\.html\Z)").subn
+_IN_A_TOPIC = [
+    (re.compile(rf"(?<=/)({topic}){part}").subn, r"\1")
+    for topic, part in (
+        ("topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+", r"/[0-9]+\Z"),
+        ("thread-[0-9]+", r"-post-[0-9]+(?=\.html\Z)"),
+        ("res/[0-9]+(?:-[^/+]*)?", r"(?:\+50|-100)(?=\.html\Z)"),
+    )
+] + [(_COMES_FROM, r"\1-1")]
+"""Topics of NodeBB, Flarum and MyBB with a post's place or number, threads of boards (vichan, Kusaba) with
+what their last and first posts have, and Discuz's."""
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -376,7 +390,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             _MAY_BE_A_FILE(path)
             or _may_be_a_picture(path)
             or "/api/" in path
-            or "/t/" in path
+            or _may_be_a_topic(path)
             or "/_nuxt/" in path
             or _may_be_a_title(path)
             or (query and indexed(path))
@@ -745,9 +759,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         if (whose := _page_of_data(path, query)) is not None:
             work.spend(2 * len(path))
-            for file in (whose or "/", f"{whose}/", *_full_sizes(whose)):
+            for file in (whose or "/", f"{whose}/", *_topics(whose)):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for file in _topics(path) if "/t/" in path else ():
+        for file in _topics(path) if _may_be_a_topic(path) else ():
             work.spend(len(path))
             files.setdefault((file, query), Reading(file, query, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
@@ -770,18 +784,25 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
 
 
 def page_by_number(path: str) -> str:
-    """The page by which an application asks for the data of another: Discourse of ``/t/a-title/5`` by the
-    number alone, ``/t/5.json``, which `target_readings` has as ``/t/5``. Empty where there is none."""
+    """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
+    for ``/t/a-title/5`` by ``/t/5.json``, which `target_readings` has as ``/t/5``, and Discuz has
+    ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
     page, found = _TITLE_AND_NUMBER("", path)
+    if not found:
+        page, found = _COMES_FROM(r"\1-1", path)
     return page if found else ""
 
 
 def _topics(path: str) -> list[str]:
-    """The topics of Discourse that a path has the data or feed of, or which it begins at a later post."""
-    if not (match := _TOPIC(path)):
-        return []
-    topic, title, post, kind = match.groups(default="")
-    return [topic, f"{topic}{post}"] if kind else [topic] if title and post else []
+    """The topics of forums that a path has the data, feed or a part of, or that it begins at a later post."""
+    if match := _TOPIC(path):
+        topic, title, post, kind = match.groups(default="")
+        return [topic, f"{topic}{post}"] if kind else [topic] if title and post else []
+    for of_part, instead in _IN_A_TOPIC:
+        topic, found = of_part(instead, path)
+        if found:
+            return [topic]
+    return []
 
 
 def _page_of_data(path: str, query: str) -> str | None:
