@@ -846,6 +846,9 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/t/a-title/5/17", "/t/5/17.json"),
         ("/f/t/a-title/5", "/f/t/a-title/5/17?u=x"),
         ("/t/a-title/5", "/t/a-title/5.rss"),
+        # Shopify, where a shop shows a product in a window of its list
+        ("/products/a-b", "/products/a-b.js"),
+        ("/x/products/a-b", "/x/products/a-b.json"),
         # IIS
         ("/A/b.aspx?Id=5", "/a/B.ASPX?x=Y&id=5"),
         # MediaWiki, with a parameter behind the title
