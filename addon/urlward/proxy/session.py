@@ -93,6 +93,7 @@ class SessionClient:
 
     peername: tuple[Any, ...]
     proxy_mode: mode_specs.ProxyMode
+    sockname: tuple[Any, ...] = ()
     tls: bool = False
     sni: str | None = None
     alpn: bytes | None = None
