@@ -99,6 +99,7 @@ class SessionClient:
 
     peername: tuple[Any, ...]
     proxy_mode: mode_specs.ProxyMode
+    sockname: tuple[Any, ...] = ()
     tls: bool = False
     sni: str | None = None
     alpn: bytes | None = None
