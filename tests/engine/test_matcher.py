@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -1473,9 +1474,19 @@ def test_what_is_sent_is_looked_for_in_lower_case_where_its_host_has_such_entrie
         True,
         True,
     ]
-    monkeypatch.delattr(Matcher, "_check_nocase")
+    searched = Matcher._search_place
+    cases = []
+
+    def search(*args: Any) -> None:
+        cases.append(args[6])
+        searched(*args)
+
+    monkeypatch.setattr(Matcher, "_search_place", search)
     assert found.check("a.test", "/b").blocked
     assert found.check("a.test", "/B?X") == PASS
+    assert not any(cases)
+    assert found.check("i.test", "/b.ASPX").blocked
+    assert any(cases)
 
 
 @pytest.mark.parametrize("target", ["/listed.html", "/a&b.json", "/q?a=1", "/thumb/1.png?x=%20"])
