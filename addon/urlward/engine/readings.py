@@ -49,7 +49,7 @@ _PICTURES = (
 _SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
 """What Chevereto, Discuz and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    "_n(?:ext/data|uxt/static)/"
+    r"_n(?:ext/data|uxt/static)/|products/[^/]+\.js"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
 )
 _TOPICS = (
@@ -851,6 +851,8 @@ def _page_of_data(path: str, query: str) -> str | None:
         return None
     if kind in ("data", "rsc"):  # React Router, Remix
         return head if name in ("", "_", "_root") else page
+    if kind in ("js", "json") and head.endswith("/products"):  # Shopify
+        return page
     if kind == "txt":  # Next.js, exported as files
         if name.startswith("__next."):
             return head

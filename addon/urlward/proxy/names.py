@@ -43,6 +43,7 @@ class Client(Protocol):
     Attributes:
         id: unique.
         peername: the client's address and port.
+        sockname: those of this machine that it came to; empty where it was led here untranslated.
         proxy_mode: that the connection came by.
         tls: whether it has begun TLS that ends here.
         alpn: protocol agreed on by ALPN inside TLS.
@@ -51,6 +52,7 @@ class Client(Protocol):
 
     id: str
     peername: tuple[Any, ...]
+    sockname: tuple[Any, ...]
     proxy_mode: mode_specs.ProxyMode
     tls: bool
     alpn: bytes | None
