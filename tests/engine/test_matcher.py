@@ -932,6 +932,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),
         ("/uploads/a.b.jpg", "/uploads/a.b.serendipityThumb.jpg"),
+        ("/data/attachment/forum/a.png", "/data/attachment/forum/a.png.thumb.jpg"),  # Discuz
         # MyBB, Zenphoto, Pixelfed, Gallery 3, 4images, Phoca; boards' and boorus' small pictures, which may
         # be in another format
         ("/b/attachment.php?aid=5", "/b/attachment.php?thumbnail=5"),
@@ -972,6 +973,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/thread-5-2-1.html", "/thread-5-2-1.html?mobile=no"),
         ("/thread-5-1-3.html", "/thread-5-1-1.html"),
         ("/thread-5-1-3.html", "/thread-5-1-2.html"),
+        ("/b/thread-5-1-1.html", "/b/forum.php?tid=5&mod=viewthread"),
+        ("/thread-5-2-3.html", "/forum.php?mod=viewthread&tid=5&page=2"),
+        ("/forum.php?mod=viewthread&tid=5", "/thread-5-1-2.html"),
+        ("/forum.php?mod=viewthread&tid=5&extra=page%3D2", "/thread-5-1-2.html"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -1144,6 +1149,11 @@ def test_another_page_of_a_like_name_passes() -> None:
         "thread-66-1-1.html",
         "thread-6-1-2.htm",
         "thread-6-1.html",
+        "forum.php?mod=viewthread&tid=66",
+        "forum.php?mod=viewthread&tid=6&page=2",
+        "forum.php?mod=viewthread",
+        "forum.php?tid=6",
+        "x/forum.php?mod=viewthread&tid=6",
         "topic/5/a/b",
         "topic/5/a/2/3",
         "x/topic/5/a/2",

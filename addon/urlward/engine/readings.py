@@ -46,14 +46,15 @@ _PICTURES = (
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
 )
-_SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
-"""What Chevereto and Serendipity put between a picture's name and its extension."""
+_SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
+"""What Chevereto, Discuz and Serendipity put between a picture's name and its extension."""
 _DATA = (
     r"_n(?:ext/data|uxt/static)/|products/[^/]+\.js"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
 )
 _TOPICS = (
     r"t/(?:[^/]+/)?[0-9]|(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)/[0-9]+\Z|thread-[0-9]+-"
+    r"|forum\.php\Z"
     r"|res/[0-9][^/.+]*(?:\+50|-100)\."
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
@@ -146,6 +147,7 @@ _IN_A_SIZE = [
         ("/s/files/", "/s/files/", f"(.+?){_SHOPIFY}", _PICTURE),
         ("/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+", _PICTURE),
         ("/thumb/", "/src/", "(.+?)[cs]?", _PICTURE),
+        ("/", "/", rf"(.+{_PICTURE})\.thumb\.jpg", ""),
         ("/", "/", f"(.+?){_SIZE_BEHIND}", _PICTURE),
         ("/image/cache/", "/image/", "(.+?)-[0-9]+x[0-9]+", _PICTURE),
         ("/_data/i/", "/", f"(.+?){_PIWIGO}", _PICTURE),
@@ -198,18 +200,19 @@ _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
 _TITLE_AND_NUMBER = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
 _TOPIC = re.compile(rf"(.*?/t/({_TITLE})?[0-9]++)(/[0-9]++)?(\.(?:json|rss))?").fullmatch
 _may_be_a_topic = re.compile(rf"/(?:{_TOPICS})").search
-# Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots.
-_COMES_FROM = re.compile(r"(?<=/)(thread-[0-9]+-[0-9]+)-(?!1\.)[0-9]+(?=\.html\Z)").subn
+# Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
+# and leads to last posts by the address that it has without rewriting.
+_OF_DISCUZ = re.compile(r"(.*/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html").fullmatch
 _IN_A_TOPIC = [
-    (re.compile(rf"(?<=/)({topic}){part}").subn, r"\1")
+    re.compile(rf"(?<=/)({topic}){part}").subn
     for topic, part in (
         ("topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+", r"/[0-9]+\Z"),
         ("thread-[0-9]+", r"-post-[0-9]+(?=\.html\Z)"),
         ("res/[0-9]+(?:-[^/+]*)?", r"(?:\+50|-100)(?=\.html\Z)"),
     )
-] + [(_COMES_FROM, r"\1-1")]
-"""Topics of NodeBB, Flarum and MyBB with a post's place or number, threads of boards (vichan, Kusaba) with
-what their last and first posts have, and Discuz's."""
+]
+"""Topics of NodeBB, Flarum and MyBB with a post's place or number, and threads of boards (vichan, Kusaba)
+with what their last and first posts have."""
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -759,11 +762,11 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         if (whose := _page_of_data(path, query)) is not None:
             work.spend(2 * len(path))
-            for file in (whose or "/", f"{whose}/", *_topics(whose)):
+            for file in (whose or "/", f"{whose}/", *(topic for topic, _ in _topics(whose, query))):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for file in _topics(path) if _may_be_a_topic(path) else ():
-            work.spend(len(path))
-            files.setdefault((file, query), Reading(file, query, shorter=True))
+        for topic in _topics(path, query) if _may_be_a_topic(path) else ():
+            work.spend(len(path) + len(query))
+            files.setdefault(topic, Reading(*topic, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
             pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
@@ -787,21 +790,37 @@ def page_by_number(path: str) -> str:
     """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
     for ``/t/a-title/5`` by ``/t/5.json``, which `target_readings` has as ``/t/5``, and Discuz has
     ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
+    if match := _OF_DISCUZ(path):
+        base, number, page, of_list = match.groups()
+        return f"{base}thread-{number}-{page}-1.html" if of_list != "1" else ""
     page, found = _TITLE_AND_NUMBER("", path)
-    if not found:
-        page, found = _COMES_FROM(r"\1-1", path)
     return page if found else ""
 
 
-def _topics(path: str) -> list[str]:
-    """The topics of forums that a path has the data, feed or a part of, or that it begins at a later post."""
+def _topics(path: str, query: str) -> list[tuple[str, str]]:
+    """The topics of forums, as path and query, that a target has the data, feed or a part of, or that it is
+    another way to."""
     if match := _TOPIC(path):
         topic, title, post, kind = match.groups(default="")
-        return [topic, f"{topic}{post}"] if kind else [topic] if title and post else []
-    for of_part, instead in _IN_A_TOPIC:
-        topic, found = of_part(instead, path)
+        return (
+            [(topic, query), (f"{topic}{post}", query)]
+            if kind
+            else [(topic, query)]
+            if title and post
+            else []
+        )
+    if match := _OF_DISCUZ(path):
+        base, number, page, of_list = match.groups()
+        sent = f"mod=viewthread&tid={number}&extra=page%3D{of_list}&page={page}"
+        return [(f"{base}thread-{number}-{page}-1.html", query), (f"{base}forum.php", sent)]
+    if path.endswith("/forum.php"):
+        number, page = _value(query, "tid"), _value(query, "page") or "1"
+        is_one = _value(query, "mod") == "viewthread" and number.isdigit() and page.isdigit()
+        return [(f"{path.removesuffix('forum.php')}thread-{number}-{page}-1.html", query)] if is_one else []
+    for part in _IN_A_TOPIC:
+        topic, found = part(r"\1", path)
         if found:
-            return [topic]
+            return [(topic, query)]
     return []
 
 
