@@ -169,8 +169,8 @@ _IN_A_SIZE = [
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB, Kusaba),
 Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Phoca, Gallery 3, 4images, Gelbooru,
-Mastodon, Zenphoto, Craft, Shopware and Pixelfed keep in several sizes, where the picture itself is, and what its name has
-for a size."""
+Mastodon, Zenphoto, Craft, Shopware and Pixelfed keep in several sizes, where the picture itself is, and what
+its name has for a size."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
