@@ -927,7 +927,9 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/upload/a-b.jpg", "/b/i.php?/upload/a-b-me.jpg"),
         ("/upload/a%20b.jpg", "/i.php?upload/a%20b-cu_e260x180.jpg&x"),
         ("/upload/a.jpg", "/i.php/upload/a-sq.jpg"),
-        # OpenCart, Kirby, Serendipity
+        # OpenCart, Craft, Shopware, Kirby, Serendipity
+        ("/uploads/x/a_b.jpg", "/uploads/x/_1200xAUTO_crop_center-center_82_none/a_b.jpg?v=1"),
+        ("/media/0f/17/1700/a_b.jpg", "/thumbnail/0f/17/1700/a_b_400x400.jpg"),
         ("/b/image/catalog/x/a_1.jpg", "/b/image/cache/catalog/x/a_1-250x250.jpg"),
         ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
         ("/media/pages/0f-17/a-b.png", "/media/pages/0f-17/a-b-200x300-crop-top-left-q80.png"),

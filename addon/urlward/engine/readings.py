@@ -39,11 +39,12 @@ from urlward.engine.url import (
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
 # data of pages (`_page_of_data`) and ways into topics (`_topics`).
 _PICTURES = (
-    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
+    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/|[0-9AUTO]+x[0-9AUTO]+_)"
+    r"|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
     r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg|thumbnails)/|normal_"
     r"|generated-thumbnails/|zp-core/|phoca_thumb_|var/(?:thumbs|resizes)/"
-    r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|(?:nail|s)?_))"
+    r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|nail[/_]|s?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
 )
 _SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
@@ -161,13 +162,15 @@ _IN_A_SIZE = [
         ("/samples/", "/images/", "sample_(.+?)", _PICTURE),
         ("/small/", "/original/", "(.+?)", _PICTURE),
         ("/cache/", "/albums/", f"(.+?){_ZENPHOTO}", _PICTURE),
+        (r"/_[0-9AUTO]+x[0-9AUTO]+_[^/]+/\Z", "/", "(.+?)", _PICTURE),
+        ("/thumbnail/", "/media/", "(.+?)_[0-9]+x[0-9]+", _PICTURE),
         ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
     )
 ]
 """Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB, Kusaba),
 Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Phoca, Gallery 3, 4images, Gelbooru,
-Mastodon, Zenphoto and Pixelfed keep in several sizes, where the picture itself is, and what its name has
-for a size."""
+Mastodon, Zenphoto, Craft, Shopware and Pixelfed keep in several sizes, where the picture itself is, and what
+its name has for a size."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
