@@ -1254,6 +1254,8 @@ BOARD = (
     "/forum.php",
     "?mod=viewthread",
     "&tid=5",
+    "&topic=5.msg1",
+    "/topic,5.new",
     "-post-9.html",
     "-2.html",
     "/d/5-a",

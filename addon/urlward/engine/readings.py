@@ -54,7 +54,7 @@ _DATA = (
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
 )
 _TOPICS = (
-    r"t/(?:[^/]+/)?[0-9]|(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)/[0-9]+\Z|thread-[0-9]+-"
+    r"t/(?:[^/]+/)?[0-9]|(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)/[0-9]+\Z|thread-[0-9]+-|topic,"
     r"|forum\.php\Z"
     r"|res/[0-9][^/.+]*(?:\+50|-100)\."
 )
@@ -67,8 +67,8 @@ _ONE_PAGE = re.compile(
     r"\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
-_PARAMETER = rf"(?!title=(?!{OWN_TITLE}(?:&|\Z)))[!-\"$'->@-~]*+"
-_ONE_QUERY = re.compile(rf"{_PARAMETER}(?:&{_PARAMETER})*+").fullmatch
+_PARAMETER = rf"(?!t(?:itle=(?!{OWN_TITLE}(?:&|\Z))|opic=[0-9]+\.[mn]))[!-\"$'-:<->@-~]*+"
+_ONE_QUERY = re.compile(rf"{_PARAMETER}(?:[&;]{_PARAMETER})*+").fullmatch
 _MAX_WORK = 160 * 1024
 """Characters to look at until a target is judged, of all texts on the way to its readings and of those."""
 _READ_COST = 400
@@ -206,6 +206,8 @@ _may_be_a_topic = re.compile(rf"/(?:{_TOPICS})").search
 # Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
 # and leads to last posts by the address that it has without rewriting.
 _OF_DISCUZ = re.compile(r"(.*/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html").fullmatch
+_AT_A_POST = re.compile(r"((?:(?:\A|[&;])topic=|/topic,)[0-9]+)\.(?:msg[0-9]+|new)(?![^&;.])").sub
+"""What SMF has in place of `.0` where it leads to a post of a topic."""
 _IN_A_TOPIC = [
     re.compile(rf"(?<=/)({topic}){part}").subn
     for topic, part in (
@@ -397,6 +399,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             or _may_be_a_picture(path)
             or "/api/" in path
             or _may_be_a_topic(path)
+            or "topic=" in query
             or "/_nuxt/" in path
             or _may_be_a_title(path)
             or (query and indexed(path))
@@ -767,7 +770,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             work.spend(2 * len(path))
             for file in (whose or "/", f"{whose}/", *(topic for topic, _ in _topics(whose, query))):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for topic in _topics(path, query) if _may_be_a_topic(path) else ():
+        for topic in _topics(path, query) if _may_be_a_topic(path) or "topic=" in query else ():
             work.spend(len(path) + len(query))
             files.setdefault(topic, Reading(*topic, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
@@ -820,6 +823,9 @@ def _topics(path: str, query: str) -> list[tuple[str, str]]:
         number, page = _value(query, "tid"), _value(query, "page") or "1"
         is_one = _value(query, "mod") == "viewthread" and number.isdigit() and page.isdigit()
         return [(f"{path.removesuffix('forum.php')}thread-{number}-{page}-1.html", query)] if is_one else []
+    topic, sent = _AT_A_POST(r"\1.0", path), _AT_A_POST(r"\1.0", query)
+    if (topic, sent) != (path, query):
+        return [(topic, sent)]
     for part in _IN_A_TOPIC:
         topic, found = part(r"\1", path)
         if found:
