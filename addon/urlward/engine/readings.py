@@ -53,7 +53,7 @@ _PICTURES = (
 _SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
 """What Chevereto and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    r"_n(?:ext/data|uxt/static)/|t/(?:[^/]+/)?[0-9]|products/[^/]+\.js"
+    r"_n(?:ext/data|uxt/static)/|t/(?:[^/]+/)?[0-9]|(?:products|u)/[^/]+\.js|l/latest\.json"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
@@ -816,6 +816,10 @@ def _page_of_data(path: str, query: str) -> str | None:
         return head if name in ("", "_", "_root") else page
     if kind in ("js", "json") and head.endswith("/products"):  # Shopify
         return page
+    if kind == "json" and head.endswith("/u"):  # Discourse
+        return page
+    if kind == "json" and page.endswith("/l/latest"):  # its categories and tags
+        return page.removesuffix("/l/latest")
     if kind == "txt":  # Next.js, exported as files
         if name.startswith("__next."):
             return head
