@@ -847,6 +847,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/t/a-title/5/17", "/t/5/17.json"),
         ("/f/t/a-title/5", "/f/t/a-title/5/17?u=x"),
         ("/t/a-title/5", "/t/a-title/5.rss"),
+        ("/u/a.b", "/u/a.b.json"),
+        ("/c/a/5", "/c/a/5/l/latest.json?filter=x"),
         # Shopify, where a shop shows a product in a window of its list
         ("/products/a-b", "/products/a-b.js"),
         ("/x/products/a-b", "/x/products/a-b.json"),

@@ -50,7 +50,7 @@ _PICTURES = (
 _SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
 """What Chevereto, Discuz and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    r"_n(?:ext/data|uxt/static)/|products/[^/]+\.js"
+    r"_n(?:ext/data|uxt/static)/|(?:products|u)/[^/]+\.js|l/latest\.json"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
 )
 _TOPICS = (
@@ -862,6 +862,10 @@ def _page_of_data(path: str, query: str) -> str | None:
         return head if name in ("", "_", "_root") else page
     if kind in ("js", "json") and head.endswith("/products"):  # Shopify
         return page
+    if kind == "json" and head.endswith("/u"):  # Discourse
+        return page
+    if kind == "json" and page.endswith("/l/latest"):  # its categories and tags
+        return page.removesuffix("/l/latest")
     if kind == "txt":  # Next.js, exported as files
         if name.startswith("__next."):
             return head
