@@ -502,7 +502,7 @@ class Urlward:
             await asyncio.sleep(RECHECK)
             in_force = self._in_force()
             if in_force != self._judged and self.guard is not None:
-                await self.live.recheck(self.guard)
+                await self.live.recheck(self.guard, partial(self._is_in_force, in_force))
                 self._judged = in_force
 
     async def _watch_authority(self) -> None:
@@ -529,6 +529,9 @@ class Urlward:
         until = self.policy.until(now) if self.policy is not None else 0.0
         macs = self.neighbours.changes if self.neighbours is not None else 0
         return matcher, self.policy, until, macs, now // 86400
+
+    def _is_in_force(self, known: tuple[object, ...]) -> bool:
+        return self._in_force() == known
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""
