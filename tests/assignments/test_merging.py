@@ -1,6 +1,6 @@
 import pytest
 
-from assignments.support import intervals, sighting, taken
+from assignments.support import at, intervals, sighting, taken
 from urlward.assignments.interval import Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore
 
@@ -168,6 +168,16 @@ def test_what_two_collectors_have_is_said_once(sqlite_store: AssignmentStore, ba
 def test_a_shorter_lifetime_counts_from_its_renewal(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 0, 1000, "anna"), sighting(A, 10, 20, "anna"))
     assert intervals(sqlite_store, A) == [("anna", 0, 20, "EXPIRY")]
+
+
+def test_a_block_of_ports_that_grows_or_shrinks_is_another_from_then_on(
+    sqlite_store: AssignmentStore,
+) -> None:
+    sizes = (1535, 2047, 1535)
+    blocks = [sighting(A, 100 * n, None, "anna", ports=(1024, last)) for n, last in enumerate(sizes)]
+    taken(sqlite_store, *blocks, sighting(A, 0, 300, "anna", ENDED, ports=(1024, 1535)))
+    for port, ends in ((1500, ["NEXT", "NEXT", "TOLD"]), (1800, ["NEXT"])):
+        assert [one.ending.name for one in sqlite_store.find(A, port, at(0), at(400))] == ends
 
 
 def test_given_back_at_an_unknown_time(sqlite_store: AssignmentStore) -> None:

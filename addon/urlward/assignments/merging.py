@@ -358,7 +358,7 @@ class Merger:
                 new[_ENDING] = Ending.LATE
             if held is None:
                 self._hold(key, new)
-            elif same and not self._is_another(held, new):
+            elif same and held[_LAST] == last and not self._is_another(held, new):
                 self._renew(key, held, new)
             elif twice and self._is_order_in_doubt(held, start):
                 self._follow_in_doubt(key, held, new)
