@@ -145,7 +145,7 @@ async def test_many_give_way_to_traffic() -> None:
 
 async def test_networks_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred requests on one connection, of 30 ms each, kept all others waiting for seconds."""
-    monkeypatch.setattr(live_module, "_SLICE", 0.0)
+    monkeypatch.setattr(live_module, "_SLICE", -1.0)
     live, guard, turn, asked = Live(), Lists().guard(), 0, list[tuple[int, str]]()
     members = [Exchange(*(names(f"{host}{n}.test", "/") for n in range(3))) for host in "ab"]
     members[1].client.peername = ("192.0.2.2", 1)
@@ -169,7 +169,11 @@ async def test_networks_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({turn for turn, _ in asked}) == len(asked) == 6
     asked.clear()
     await live.recheck(guard, lambda: len(asked) < 2)
-    assert len(asked) == 2, "other lists are in force"
+    assert len(asked) == 6
+    asked.clear()
+    monkeypatch.setattr(live_module, "_ENOUGH", -1.0)
+    await live.recheck(guard, lambda: len(asked) < 2)
+    assert len(asked) == 2, "other lists are in force, and who has much waits for the next time"
     task.cancel()
 
 

@@ -26,6 +26,8 @@ HEAD_TIMEOUT = 60.0
 
 _SLICE, _REST = 0.002, 3
 """Seconds before others have their turn, and how many times as long they have after what took longer."""
+_ENOUGH = 1.0
+"""Seconds that all exchanges of a client network but an attacker's take to be judged again."""
 _COMPARED = 512
 """Connections of a client network of which some are closed for want of room."""
 
@@ -173,7 +175,8 @@ class Live:
 
         Args:
             guard: decides.
-            is_current: whether what that goes by is still in force; where it is not, this ends.
+            is_current: whether what that goes by is still in force; where it is not, those who have very much
+                under way are left for the next time.
         """
         cut, told, order = set[Member](), dict[int, Names](), count()
         turns = [(0.0, next(order), _under_way(one, guard)) for one in list(self._networks.values())]
@@ -192,7 +195,7 @@ class Live:
                 # After what takes long, all else has its time.
                 await asyncio.sleep(_REST * (now - start) if now - start > 2 * _SLICE else 0)
                 begun = time.monotonic()
-                if not is_current():
+                if turns and turns[0][0] > _ENOUGH and not is_current():
                     self._told |= told
                     break
         else:
