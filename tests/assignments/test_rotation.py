@@ -479,6 +479,23 @@ def test_a_lease_that_was_given_back_is_in_doubt_from_when_its_file_was_read_las
     assert spans(store) == []
 
 
+@pytest.mark.parametrize("format_", ["kea", "isc"])
+def test_an_end_is_of_the_lease_that_it_says_and_not_of_one_that_had_expired(
+    store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    """Of the second one nothing else was read."""
+    log = Log(store, tmp_path / "leases", format_)
+    log.path.write_text(leases(format_, (A, "anna", 0)))
+    log.read(100)
+    log.rotate("leases~")
+    over = leases(format_, (A, "anna", 40_000))
+    log.path.write_text(over.replace(",0\n", ",2\n").replace("active", "free"))
+    log.read(50_000)
+    assert [told(store, seconds) for seconds in (50, 3000, 20_000, 45_000, 48_000)] == [
+        ("one", ["anna"]), ("ambiguous", ["anna"]), ("ambiguous", []), ("one", ["anna"]), ("ambiguous", []),
+    ]  # fmt: skip
+
+
 def test_files_of_leases_that_are_imported_together_lack_nothing(
     sqlite_store: AssignmentStore, tmp_path: Path
 ) -> None:

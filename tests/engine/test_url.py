@@ -1250,6 +1250,14 @@ BOARD = (
     "_1.png",
     "/zp-core/",
     "/topic/5/a",
+    "/thread-5-1",
+    "/forum.php",
+    "?mod=viewthread",
+    "&tid=5",
+    "&topic=5.msg1",
+    "/topic,5.new",
+    "-post-9.html",
+    "-2.html",
     "/d/5-a",
 )
 SIZED = (

@@ -2,7 +2,9 @@
 sign."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -14,7 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from urlward.proxy.authority import EXPIRES_SOON, authority_problem, passphrase_of, validity_trouble
+from urlward.proxy.authority import (
+    CA_FILE,
+    EXPIRES_SOON,
+    authority_problem,
+    make_authority,
+    passphrase_of,
+    validity_trouble,
+)
 
 NOW = 1_795_000_000.0
 
@@ -64,6 +73,15 @@ def test_an_authority_of_ones_own_can_sign_or_its_file_is_refused() -> None:
     assert "neither RSA nor" in authority_problem(secret(odd) + certificate(odd))
     for nothing in (own, secret(OWN), b"\xff"):
         assert authority_problem(nothing).startswith("not a certificate with its key")
+
+
+def test_where_not_all_can_be_written_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "mitmproxy.certs.DEFAULT_DHPARAM", None
+    )  # the last that is written, as on a full disk
+    with pytest.raises(TypeError):
+        make_authority(tmp_path)
+    assert not (tmp_path / CA_FILE).exists()
 
 
 def test_the_last_passphrase_counts() -> None:

@@ -397,14 +397,21 @@ class Merger:
             self._end(key, before)
             held[_START] = held[_SEEN]
 
+    @staticmethod
+    def _is_over(held: Held, at: int) -> bool:
+        """Whether what is held was over as the same subscriber's began, with its own end or given back."""
+        return bool(at > held[_END] or (held[_ENDING] == Ending.GIVEN_BACK and at > held[_SEEN]))
+
+    def _end_over(self, key: Key, held: Held, at: int) -> None:
+        held[_END] = min(held[_END], at)
+        self._end_before(key, held)
+        self._end(key, held)
+
     def _renew(self, key: Key, held: Held, new: Held) -> None:
         if held[_ENDING] == Ending.ORDER and new[_ENDING] == Ending.SECOND:
             new[_ENDING] = Ending.ORDER
-        is_anew = held[_ENDING] == Ending.GIVEN_BACK and new[_START] > held[_SEEN]
-        if new[_START] > held[_END] or is_anew:
-            held[_END] = min(held[_END], new[_START])
-            self._end_before(key, held)
-            self._end(key, held)
+        if self._is_over(held, new[_START]):
+            self._end_over(key, held, new[_START])
             self._hold(key, new)
         elif self._is_news(held, new):
             if not new[_SESSION] and new[_START] == new[_SEEN] > held[_SEEN]:
@@ -604,6 +611,9 @@ class Merger:
             followed = self._undo_followed(key, session or new[_SUBSCRIBER], told, None if session else began)
             if followed is not None:
                 new[_START] = followed[_START]
+        elif self._is_over(held, began):
+            self._end_over(key, held, began)
+            self._drop(key)
         elif began > held[_START] and self._is_another(held, new):
             held[_END], held[_ENDING] = began, Ending.NEXT
             self._end(key, held)

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults
+from urlward.dns.policy import Asker
 from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.service import QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
@@ -45,6 +46,7 @@ class UdpEndpoint:
         self._service = service
         self._socket = one
         self._six = one.family == socket.AF_INET6
+        self.port: int = one.getsockname()[1]
         self._owed = 0
         self._ends = False
         self._prepare()
@@ -105,7 +107,7 @@ class UdpEndpoint:
 class UdpClient:
     """Sender of a query over UDP."""
 
-    __slots__ = ("_endpoint", "_local", "_peer", "host", "port")
+    __slots__ = ("_endpoint", "_local", "_peer", "host")
 
     def __init__(
         self, endpoint: UdpEndpoint, peer: tuple[Any, ...], local: list[tuple[int, int, bytes]]
@@ -114,7 +116,6 @@ class UdpClient:
         self._peer = peer
         self._local = local
         self.host: str = peer[0]
-        self.port: int = peer[1]
 
     def answer(self, data: bytes) -> None:
         """Send a response; see `QueryClient.answer`."""
@@ -129,6 +130,17 @@ class UdpClient:
     def place(self) -> Hashable:
         """See `QueryClient.place`."""
         return self._peer
+
+    @property
+    def asker(self) -> Asker:
+        """See `QueryClient.asker`."""
+        address = ""
+        for level, _, data in self._local:
+            six = level == socket.IPPROTO_IPV6
+            address = socket.inet_ntop(
+                socket.AF_INET6 if six else socket.AF_INET, data[:16] if six else data[4:8]
+            )
+        return Asker(self.host, self._peer[1], socket.IPPROTO_UDP, (address, self._endpoint.port))
 
 
 def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
@@ -275,13 +287,13 @@ class TcpClient(asyncio.Protocol):
 
     Attributes:
         host: address of the other side.
-        port: of it.
+        asker: see `QueryClient.asker`.
         until: when it has been idle for too long, by the loop's clock.
     """
 
     def __init__(self, endpoint: TcpEndpoint) -> None:
         self.host = ""
-        self.port = 0
+        self.asker = Asker("")
         self._endpoint = endpoint
         self._messages = StreamMessages()
         self._taking = False
@@ -312,7 +324,9 @@ class TcpClient(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         if peer:
-            self.host, self.port = peer[:2]
+            self.host = peer[0]
+            ours = transport.get_extra_info("sockname")
+            self.asker = Asker(self.host, peer[1], socket.IPPROTO_TCP, ours[:2])
         if not self._endpoint.admit(self):
             self._gone = True
             transport.abort()

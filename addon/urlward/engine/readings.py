@@ -36,37 +36,39 @@ from urlward.engine.url import (
     without_dots,
 )
 
-_THREAD = "(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)"
-"""A topic's path at NodeBB and Flarum."""
 # Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
-# data of pages (`_page_of_data`).
+# data of pages (`_page_of_data`) and ways into topics (`_topics`).
 _PICTURES = (
-    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/|[0-9AUTO]+x[0-9AUTO]+_)|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
+    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/|[0-9AUTO]+x[0-9AUTO]+_)"
+    r"|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
     r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
-    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg)/|normal_"
-    r"|generated-thumbnails/|zp-core/"
+    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg|thumbnails)/|normal_"
+    r"|generated-thumbnails/|zp-core/|phoca_thumb_|var/(?:thumbs|resizes)/"
     r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|nail[/_]|s?_))"
     r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
-    r"|res/[0-9][^/.+]*(?:\+50|-100)\.html"
-    rf"|{_THREAD}/[0-9]+\Z"
 )
-_SIZE_BEHIND = r"\.(?:md|th|serendipityThumb)"
-"""What Chevereto and Serendipity put between a picture's name and its extension."""
+_SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
+"""What Chevereto, Discuz and Serendipity put between a picture's name and its extension."""
 _DATA = (
-    r"_n(?:ext/data|uxt/static)/|t/(?:[^/]+/)?[0-9]|(?:products|u)/[^/]+\.js|l/latest\.json"
+    r"_n(?:ext/data|uxt/static)/|(?:products|u)/[^/]+\.js|l/latest\.json"
     "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
+)
+_TOPICS = (
+    r"t/(?:[^/]+/)?[0-9]|(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)/[0-9]+\Z|thread-[0-9]+-|topic,"
+    r"|forum\.php\Z"
+    r"|res/[0-9][^/.+]*(?:\+50|-100)\."
 )
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
-    rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|wiki/(?!{OWN_TITLE}\Z))"
+    rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|{_TOPICS}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     rf"(?:/|(?:(?!{_SIZE_BEHIND}\.)"
     r"\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
-_PARAMETER = rf"(?!title=(?!{OWN_TITLE}(?:&|\Z)))[!-\"$'->@-~]*+"
-_ONE_QUERY = re.compile(rf"{_PARAMETER}(?:&{_PARAMETER})*+").fullmatch
+_PARAMETER = rf"(?!t(?:itle=(?!{OWN_TITLE}(?:&|\Z))|opic=[0-9]+\.[mn]))[!-\"$'-:<->@-~]*+"
+_ONE_QUERY = re.compile(rf"{_PARAMETER}(?:[&;]{_PARAMETER})*+").fullmatch
 _MAX_WORK = 160 * 1024
 """Characters to look at until a target is judged, of all texts on the way to its readings and of those."""
 _READ_COST = 400
@@ -146,13 +148,16 @@ _IN_A_SIZE = [
         ("/s/files/", "/s/files/", f"(.+?){_SHOPIFY}", _PICTURE),
         ("/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+", _PICTURE),
         ("/thumb/", "/src/", "(.+?)[cs]?", _PICTURE),
+        ("/", "/", rf"(.+{_PICTURE})\.thumb\.jpg", ""),
         ("/", "/", f"(.+?){_SIZE_BEHIND}", _PICTURE),
         ("/image/cache/", "/image/", "(.+?)-[0-9]+x[0-9]+", _PICTURE),
         ("/_data/i/", "/", f"(.+?){_PIWIGO}", _PICTURE),
         (r"/i\.php/", "/", f"(.+?){_PIWIGO}", _PICTURE),
         ("/media/pages/", "/media/pages/", f"(.+?){_KIRBY}", _PICTURE),
         ("/albums/", "/albums/", "(?:normal|thumb)_(.+?)", _PICTURE),
-        ("/thumbs/", "/", "thumbs_(.+?)", _PICTURE),
+        ("/thumbs/", "/", "(?:thumbs|phoca_thumb_[sml])_(.+?)", _PICTURE),
+        ("/var/(?:thumbs|resizes)/", "/var/albums/", "(.+?)", _PICTURE),
+        ("/data/thumbnails/", "/data/media/", "(.+?)", _PICTURE),
         ("/thumbnails/", "/images/", "thumbnail_(.+?)", _PICTURE),
         ("/samples/", "/images/", "sample_(.+?)", _PICTURE),
         ("/small/", "/original/", "(.+?)", _PICTURE),
@@ -160,21 +165,19 @@ _IN_A_SIZE = [
         (r"/_[0-9AUTO]+x[0-9AUTO]+_[^/]+/\Z", "/", "(.+?)", _PICTURE),
         ("/thumbnail/", "/media/", "(.+?)_[0-9]+x[0-9]+", _PICTURE),
         ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
-        (r"/res/\Z", "/res/", r"([0-9]+(?:-[^+]*)?)(?:\+50|-100)", r"\.html"),
-        (rf"(/{_THREAD})/\Z", r"\1", "()[0-9]+", ""),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba), Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Gelbooru, Mastodon, Zenphoto,
-Craft, Shopware and Pixelfed keep in several sizes, where the picture itself is, and what its name has for a
-size; and of threads, whose last or first posts boards have as pages of their own, and forums a post's place
-behind."""
+"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB, Kusaba),
+Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Phoca, Gallery 3, 4images, Gelbooru,
+Mastodon, Zenphoto, Craft, Shopware and Pixelfed keep in several sizes, where the picture itself is, and what
+its name has for a size."""
 _OF_ONE_NAME = [
     (re.compile(below).subn, instead, re.compile(name).fullmatch)
     for below, instead, name in (
-        ("/file/thumb/", "/file/", "([0-9a-f]{64})"),
+        ("/file(_store)?/thumb/", r"/file\1/", "([0-9a-f]{64})"),
         (r"/thumb/(?=[0-9]{4}/[0-9]{2}/\Z)", "/image/", "([0-9]{13,})s"),
-        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?)[cs]?"),
+        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?|[0-9a-f]{32,})[cs]?"),
+        (r"/cat/\Z", "/src/", "([0-9]{13,})s"),
         ("/", "/", "([0-9]{13,})s"),
         ("/thumbnails/", "/images/", "thumbnail_([0-9a-f]{32,})"),
         ("/samples/", "/images/", "sample_([0-9a-f]{32,})"),
@@ -188,9 +191,9 @@ _OF_ONE_NAME = [
         (r"/\.media/\Z", "/.media/", "t_([0-9a-f]{32,}(?:-[0-9a-z]+)?)"),
     )
 ]
-"""The same of pictures whose names are digests of them, or the time at which they came: their small ones are
-often in another format. Of jschan, FoolFuuka, the boards above, 4chan, Gelbooru, Lychee, Mastodon,
-Szurubooru, Danbooru, Moebooru and LynxChan."""
+"""The same of pictures whose names are digests of them, or the time at which they came: their small ones
+are often in another format. Of jschan, Infinity, FoolFuuka, the boards above, Futaba, 4chan, Gelbooru,
+Lychee, Mastodon, Szurubooru, Danbooru, Moebooru and LynxChan."""
 _MOST_OF_A_NAME = 3 * 255
 """Characters of a file's name, escaped: file systems have 255 bytes."""
 _FORMATS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".mp4")
@@ -199,6 +202,22 @@ _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
 _TITLE_AND_NUMBER = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
 _TOPIC = re.compile(rf"(.*?/t/({_TITLE})?[0-9]++)(/[0-9]++)?(\.(?:json|rss))?").fullmatch
+_may_be_a_topic = re.compile(rf"/(?:{_TOPICS})").search
+# Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
+# and leads to last posts by the address that it has without rewriting.
+_OF_DISCUZ = re.compile(r"(.*/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html").fullmatch
+_AT_A_POST = re.compile(r"((?:(?:\A|[&;])topic=|/topic,)[0-9]+)\.(?:msg[0-9]+|new)(?![^&;.])").sub
+"""What SMF has in place of `.0` where it leads to a post of a topic."""
+_IN_A_TOPIC = [
+    re.compile(rf"(?<=/)({topic}){part}").subn
+    for topic, part in (
+        ("topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+", r"/[0-9]+\Z"),
+        ("thread-[0-9]+", r"-post-[0-9]+(?=\.html\Z)"),
+        ("res/[0-9]+(?:-[^/+]*)?", r"(?:\+50|-100)(?=\.html\Z)"),
+    )
+]
+"""Topics of NodeBB, Flarum and MyBB with a post's place or number, and threads of boards (vichan, Kusaba)
+with what their last and first posts have."""
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -379,7 +398,8 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             _MAY_BE_A_FILE(path)
             or _may_be_a_picture(path)
             or "/api/" in path
-            or "/t/" in path
+            or _may_be_a_topic(path)
+            or "topic=" in query
             or "/_nuxt/" in path
             or _may_be_a_title(path)
             or (query and indexed(path))
@@ -748,11 +768,11 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         if (whose := _page_of_data(path, query)) is not None:
             work.spend(2 * len(path))
-            for file in (whose or "/", f"{whose}/", *_full_sizes(whose)):
+            for file in (whose or "/", f"{whose}/", *(topic for topic, _ in _topics(whose, query))):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for file in _topics(path) if "/t/" in path else ():
-            work.spend(len(path))
-            files.setdefault((file, query), Reading(file, query, shorter=True))
+        for topic in _topics(path, query) if _may_be_a_topic(path) or "topic=" in query else ():
+            work.spend(len(path) + len(query))
+            files.setdefault(topic, Reading(*topic, shorter=True))
         for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
             pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
@@ -773,18 +793,44 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
 
 
 def page_by_number(path: str) -> str:
-    """The page by which an application asks for the data of another: Discourse of ``/t/a-title/5`` by the
-    number alone, ``/t/5.json``, which `target_readings` has as ``/t/5``. Empty where there is none."""
+    """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
+    for ``/t/a-title/5`` by ``/t/5.json``, which `target_readings` has as ``/t/5``, and Discuz has
+    ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
+    if match := _OF_DISCUZ(path):
+        base, number, page, of_list = match.groups()
+        return f"{base}thread-{number}-{page}-1.html" if of_list != "1" else ""
     page, found = _TITLE_AND_NUMBER("", path)
     return page if found else ""
 
 
-def _topics(path: str) -> list[str]:
-    """The topics of Discourse that a path has the data or feed of, or which it begins at a later post."""
-    if not (match := _TOPIC(path)):
-        return []
-    topic, title, post, kind = match.groups(default="")
-    return [topic, f"{topic}{post}"] if kind else [topic] if title and post else []
+def _topics(path: str, query: str) -> list[tuple[str, str]]:
+    """The topics of forums, as path and query, that a target has the data, feed or a part of, or that it is
+    another way to."""
+    if match := _TOPIC(path):
+        topic, title, post, kind = match.groups(default="")
+        return (
+            [(topic, query), (f"{topic}{post}", query)]
+            if kind
+            else [(topic, query)]
+            if title and post
+            else []
+        )
+    if match := _OF_DISCUZ(path):
+        base, number, page, of_list = match.groups()
+        sent = f"mod=viewthread&tid={number}&extra=page%3D{of_list}&page={page}"
+        return [(f"{base}thread-{number}-{page}-1.html", query), (f"{base}forum.php", sent)]
+    if path.endswith("/forum.php"):
+        number, page = _value(query, "tid"), _value(query, "page") or "1"
+        is_one = _value(query, "mod") == "viewthread" and number.isdigit() and page.isdigit()
+        return [(f"{path.removesuffix('forum.php')}thread-{number}-{page}-1.html", query)] if is_one else []
+    topic, sent = _AT_A_POST(r"\1.0", path), _AT_A_POST(r"\1.0", query)
+    if (topic, sent) != (path, query):
+        return [(topic, sent)]
+    for part in _IN_A_TOPIC:
+        topic, found = part(r"\1", path)
+        if found:
+            return [(topic, query)]
+    return []
 
 
 def _page_of_data(path: str, query: str) -> str | None:

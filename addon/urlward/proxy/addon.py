@@ -54,7 +54,7 @@ from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, sta
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.connection import is_local
 from urlward.proxy.first_bytes import decide, is_for_origin
-from urlward.proxy.guard import CanaryMark, Guard
+from urlward.proxy.guard import CanaryMark, Guard, PortOf, seen_port
 from urlward.proxy.layers import (
     CloseLayer,
     Handshake,
@@ -178,6 +178,7 @@ class Urlward:
         keep_source: whether they are connected to from the client's address instead, in transparent mode.
         fleet: connection of this process to the Valkey of several nodes; None where this one is alone.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
+        port_of: gives the port that a client has sent from, where rules of the kernel may have changed it.
     """
 
     def __init__(self) -> None:
@@ -203,6 +204,7 @@ class Urlward:
         self._joined = False
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
+        self.port_of: PortOf = seen_port
         self._others = True
         self.http2 = True
         self.connect_from = ""
@@ -314,6 +316,7 @@ class Urlward:
             probing=self.probing,
             metrics=self.metrics,
             canary=self.canary,
+            port_of=lambda *of: self.port_of(*of),
             recording=self.recording,
             learner=self.learner,
         )
@@ -499,7 +502,7 @@ class Urlward:
             await asyncio.sleep(RECHECK)
             in_force = self._in_force()
             if in_force != self._judged and self.guard is not None:
-                await self.live.recheck(self.guard)
+                await self.live.recheck(self.guard, partial(self._is_in_force, in_force))
                 self._judged = in_force
 
     async def _watch_authority(self) -> None:
@@ -526,6 +529,9 @@ class Urlward:
         until = self.policy.until(now) if self.policy is not None else 0.0
         macs = self.neighbours.changes if self.neighbours is not None else 0
         return matcher, self.policy, until, macs, now // 86400
+
+    def _is_in_force(self, known: tuple[object, ...]) -> bool:
+        return self._in_force() == known
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography import x509
@@ -52,7 +53,13 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
             raise OSError(errno.ELOOP, "a link, by which no authority is written", str(path))
     name = operator.strip()
     common = _cut(name, _LONGEST - len(_WHAT)) + _WHAT if name else None
-    CertStore.create_store(folder, NAME, key_size, _cut(name, _LONGEST) or None, common)
+    try:
+        CertStore.create_store(folder, NAME, key_size, _cut(name, _LONGEST) or None, common)
+    except BaseException:
+        # Such as half of it on a full disk, which would be taken for one at the next start.
+        with suppress(OSError):
+            (folder / CA_FILE).unlink()
+        raise
     return True
 
 
