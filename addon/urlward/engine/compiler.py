@@ -360,7 +360,7 @@ class Compiler:
             columns.shapes = array("I", map(final.__getitem__, columns.shapes))
             for number, times in Counter(columns.shapes).items():
                 shape = shapes[number]
-                if shape.kind != MARKER and not shape.flags & Flag.DATA:
+                if shape.is_entry:
                     counts[("allow " if shape.allow else "") + Kind(shape.kind).label] += times
                     by_category[categories[shape.category]] += times
             pools.append(columns)

@@ -60,6 +60,11 @@ class Shape(NamedTuple):
         """True for an ``@@`` entry."""
         return bool(self.flags & Flag.ALLOW)
 
+    @property
+    def is_entry(self) -> bool:
+        """Whether its records are entries, and not what is kept beside one."""
+        return self.kind != MARKER and not self.flags & Flag.DATA
+
     def is_over(self, now: float) -> bool:
         """Whether it has expired, at a number of seconds since 1970-01-01 UTC."""
         return bool(self.expires) and now >= (self.expires + 1) * DAY
