@@ -90,7 +90,7 @@ def test_columns_by_other_names(sqlite_store: AssignmentStore, tmp_path: Path) -
         ({"address": "1", "subscriber": "name"}, "all by name, or all by number"),
         ({"addres": "ip"}, "'addres' is none of address, subscriber"),
         ({"address": "nothing"}, "no column is called 'nothing'"),
-        ({}, "no column 'address': say which"),
+        ({}, "no column 'address', 'subscriber', 'from': say which"),
         ({"address": "1", "subscriber": "2"}, "no column 'from'"),
     ],
 )

@@ -287,9 +287,10 @@ class ColumnsParser(Parser):
 
 
 def _check(columns: Mapping[str, int]) -> None:
-    for name in _NEEDED:
-        if columns.get(name, -1) < 0:
-            raise AssignmentError(f"no column {name!r}: say which it is with --column {name}=NAME")
+    missing = [name for name in _NEEDED if columns.get(name, -1) < 0]
+    if missing:
+        names, flags = ", ".join(map(repr, missing)), " ".join(f"--column {name}=NAME" for name in missing)
+        raise AssignmentError(f"no column {names}: say which it is with {flags}, or give the --delimiter")
 
 
 def _ports(row: Sequence[str], of: Mapping[str, int]) -> tuple[int, int]:
