@@ -17,8 +17,13 @@ def given_path(text: str) -> Path:
     """A path that an argument gives.
 
     Raises:
-        argparse.ArgumentTypeError: it is empty, as of a variable that is not set, and would be this folder.
+        argparse.ArgumentTypeError: it is empty, as of a variable that is not set, and would be this folder;
+            or it is a URL, or stands for standard input or output.
     """
+    if "://" in text:
+        raise argparse.ArgumentTypeError("a URL, and a file is needed: what is fetched is a [[feed]]")
+    if text == "-":
+        raise argparse.ArgumentTypeError("'-': name a file; ./- is the one that is called so")
     return Path(given_text(text))
 
 

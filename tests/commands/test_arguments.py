@@ -48,8 +48,13 @@ def test_no_path_may_be_empty() -> None:
     paths = [action for action in actions(cli._parser()) if action.type is given_path]
     assert len(paths) > 50
     assert not [action for action in actions(cli._parser()) if action.type is Path]
-    with pytest.raises(argparse.ArgumentTypeError, match="it is empty"):
-        given_path("")
+    for text, why in (
+        ("", "it is empty"),
+        ("-", "name a file"),
+        ("https://a.example/b", "a URL, and a file"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            given_path(text)
 
 
 STATE_OF_NO_FILTER = (

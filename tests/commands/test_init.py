@@ -84,11 +84,15 @@ def test_what_stands_in_a_schools_comments_can_be_used(tmp_path: Path) -> None:
     assert (config.group[0].name, len(config.rule), list(config.schedule)) == ("classrooms", 1, ["lessons"])
 
 
+NO_MACHINE = "is no name or address of a machine, without port"
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         ([], "--for: say for whom: school, office, provider"),
-        (["--for", "office", "--at", "bad name"], "--at: 'bad name' is no name of a machine"),
+        (["--for", "office", "--at", "bad name"], f"--at: 'bad name' {NO_MACHINE}"),
+        (["--for", "office", "--at", "a.example:80"], f"--at: 'a.example:80' {NO_MACHINE}"),
         (["--for", "provider", "--at", "eth 0"], "--at: 'eth 0' is no interface"),
         (["--for", "provider", "--at", "lo"], "--at: 'lo' is not the name of an interface of clients"),
         (["--for", "office", "--operator", "a\x1b[31m"], "--operator: holds a control character"),

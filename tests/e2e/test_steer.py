@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from http.client import BadStatusLine
 from pathlib import Path
@@ -30,10 +30,11 @@ from e2e.steer_support import (
     steering,
     while_alive,
 )
-from e2e.support import Filter
+from e2e.support import Filter, read_response
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Family, Network, first_line
 from urlward.config import configured
+from urlward.config.tables import join_address
 from urlward.gateway import control
 from urlward.gateway.rules import planned
 
@@ -77,6 +78,30 @@ def test_what_is_listed_comes_to_the_filter(net: Network, proxy: Filter, f: Fami
         shared = address(ask(net, "paged.example", kind, f))
         assert get(net, shared, "paged.example", "/listed.html") == 451
         assert shared == address(ask(net, "shared.example", kind, f)), "also that of a name nobody lists"
+
+    while_alive(net, attempt)
+
+
+@families
+def test_a_port_of_several_destinations_is_recorded(net: Network, proxy: Filter, f: Family) -> None:
+    """The kernel gives what is redirected from a port that it knows another, which may be somebody else's."""
+    kind = "A" if f.version == 4 else "AAAA"
+    pages = (("blocked.example", "/"), ("paged.example", "/listed.html"))
+
+    def attempt() -> None:
+        port = 0
+        with ExitStack() as stack:
+            for host, path in pages:
+                where = address(ask(net, host, kind, f))
+                s = stack.enter_context(net.client.make(f.family, socket.SOCK_STREAM))
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind((f.client, port))
+                port = s.getsockname()[1]
+                s.connect((where, 80))
+                s.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert read_response(s).status == 451
+            name = f"client={join_address(f.client, port)} "
+            wait_for(lambda: proxy.log().count(name) == len(pages), "the port")
 
     while_alive(net, attempt)
 

@@ -3,8 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from engine.support import build, compile_lines, key, rows_of
+from engine.support import build, compile_lines, key, load_lines, matcher, rows_of
 from urlward.engine.compiler import BUCKET, MAX_PATTERN, Compiler
+from urlward.engine.delta import changes
 from urlward.engine.digest import SEGMENT_LETTERS
 from urlward.engine.grammar import parse_line
 from urlward.engine.record import MARKER, PatternSet
@@ -48,6 +49,18 @@ def test_counts() -> None:
     assert compiled.categories[0] == ""
     assert compiled.networks == ["192.0.2.0/24", "192.0.2.7/32", "2001:db8::/32", "2001:db8::7/128"]
     assert compiled.duplicates == 0
+
+
+def test_a_page_that_is_also_asked_for_by_its_number_is_one_entry() -> None:
+    line = "http://example.test/t/a-title/5"
+    compiled = compile_lines([line, line], key())
+    assert (compiled.counts, compiled.duplicates) == ({"page": 1}, 1)
+    found = [matcher(line).check("example.test", target) for target in ("/t/a-title/5", "/t/5.json")]
+    assert found[0].blocked
+    assert found[0] == found[1]
+    ending = load_lines([f"{line} expires=2030-01-01"], key())
+    assert (ending.entries, ending.expired(4e9)) == (1, 1)
+    assert changes(load_lines([], key()).artifact, ending.artifact) == (1, 0)
 
 
 def test_length_counts_what_was_taken() -> None:

@@ -237,6 +237,7 @@ MAY_BE_BLOCKED = {
     "behind it .": rf"{_FILE}|/(?:\?|\Z)|[?]|/\.\Z",
     "behind it ,": r"\.php\?",
     "behind it )": r"\.php\?",
+    "another number": r"\A/thread-[0-9]+-[0-9]+-[0-9]+\.html\Z",
     "another case of a word": rf"/\.?(?:\?|\Z)|{_IIS}|/(?:wiki|index\.php)/[A-Z]",
     "another case of an id": _IIS,
     "another value": r"\?/|[&;?]\Z|;amp\Z",
@@ -261,6 +262,7 @@ BESIDE = {
     "one folder less": 44,
     "without the last parameter": 4,
     "another case of an id": 2,
+    "another number": 1,
 }
 """How many of each kind are blocked every day."""
 

@@ -1239,8 +1239,52 @@ def test_no_longer_title_is_looked_at_than_a_wiki_has() -> None:
 SERVICES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image", "/styles/a/public/")
 SIZES = ("/content/images/size/", "/cdn/shop/", "_1x1.jpg")
 OLD = ("/albums/thumb_", "/thumbs/thumbs_a", "/samples/sample_", "/1234567890123s.", "/i.php", "?/a-me.jpg")
-SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", "/small/", *SIZES, *OLD)
-API = ("/api/topic/", "/api/v3/post", "id=5", ".md", "/image/upload", "/w_1", "/v1/")
+BOARD = (
+    "/res/12",
+    "+50.html",
+    "-100.html",
+    "/.media/t_",
+    "0f" * 16,
+    "/360x360/",
+    "/cache/",
+    "_1.png",
+    "/zp-core/",
+    "/topic/5/a",
+    "/thread-5-1",
+    "/forum.php",
+    "?mod=viewthread",
+    "&tid=5",
+    "&topic=5.msg1",
+    "/topic,5.new",
+    "-post-9.html",
+    "-2.html",
+    "/d/5-a",
+)
+SIZED = (
+    "/app/uploads/",
+    "/_data/i/",
+    "/optimized/",
+    "/thumb/",
+    "/1px-",
+    "-1x1.jpg",
+    "/small/",
+    *SIZES,
+    *OLD,
+    *BOARD,
+)
+API = (
+    "/api/topic/",
+    "/api/post/",
+    "/api/public/dl/",
+    "/api/v2/Album",
+    "album_id=a",
+    "/api/v3/post",
+    "id=5",
+    ".md",
+    "/image/upload",
+    "/w_1",
+    "/v1/",
+)
 WIKI = ("/wiki/", "/wiki/eightee", "/wiki/A", "/index.php", "?title=", "&title=A", "_", ":", "%20")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")
 SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".js", ".data", ".txt", "/(", "url=/a", *DATA)

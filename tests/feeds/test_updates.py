@@ -129,7 +129,10 @@ def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("feed = 1", "service: {}/urlward.toml:1: feed: input should be an array, [ … ]"), (None, "service: ")],
+    [
+        ("feed = 1", "service: {}/urlward.toml:1: feed: input should be tables, each under [[feed]]"),
+        (None, "service: "),
+    ],
 )
 def test_a_configuration_that_cannot_be_used(tmp_path: Path, config: str | None, message: str) -> None:
     asked = {} if config else {"config": str(tmp_path / "none.toml")}

@@ -388,7 +388,7 @@ def certificates(folder: Path) -> None:
         "-days",
         "2",
     ]
-    run(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-addext", "keyUsage=keyCertSign")
+    run(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
     name = "subjectAltName=IP:127.0.0.1"
     run(*new, "-keyout", "own.key", "-out", "own.pem", "-subj", "/CN=own", "-addext", name,
         "-addext", "basicConstraints=CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key")  # fmt: skip

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -153,9 +152,7 @@ class Speaker:
     def __init__(self, namespace: Namespace, name: str, tcp: tuple[int, ...], udp: tuple[int, ...]) -> None:
         self.name = name
         self.connections: list[socket.socket] = []
-        stream = partial(self._socket, namespace, socket.SOCK_STREAM)
-        # Matters where something is led here without translation.
-        self._listeners = [stream(port, transparent=name in ("filter", "intercept")) for port in tcp]
+        self._listeners = [self._socket(namespace, socket.SOCK_STREAM, port) for port in tcp]
         self._datagrams = [self._socket(namespace, socket.SOCK_DGRAM, port) for port in udp]
         for listener in self._listeners:
             listener.listen()
@@ -163,8 +160,14 @@ class Speaker:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
+    def take(self, *, untranslated: bool) -> None:
+        """Take connections as the filter does: to any address, or of what is redirected alone."""
+        for one in self._listeners:
+            if one.getsockname()[1] != DNS:
+                one.setsockopt(socket.IPPROTO_IPV6, _TRANSPARENT, untranslated)
+
     @staticmethod
-    def _socket(namespace: Namespace, kind: int, port: int, *, transparent: bool = False) -> socket.socket:
+    def _socket(namespace: Namespace, kind: int, port: int) -> socket.socket:
         s = namespace.make(socket.AF_INET6, kind)
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,8 +176,6 @@ class Speaker:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             # Origins' addresses are not on an interface.
             s.setsockopt(socket.IPPROTO_IPV6, _FREEBIND, 1)
-        else:
-            s.setsockopt(socket.IPPROTO_IPV6, _TRANSPARENT, transparent)
         s.bind(("::", port))
         s.setblocking(False)
         return s
@@ -280,6 +281,9 @@ class Network:
         plan = replace(self.plan(**values), shared=shared)
         if plan.gateway.keep_source:
             self.gateway.do(deliver_here)
+        for name in ("filter", "intercept"):
+            if name in self.speakers:
+                self.speakers[name].take(untranslated=plan.gateway.keep_source)
         self.nft.run(rules(plan))
         if alive:
             self.live()

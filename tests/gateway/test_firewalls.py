@@ -345,6 +345,24 @@ def test_statements_that_have_no_json_are_passed_over() -> None:
     assert len(closed(listing, OWN, ("lan0",), (80,), (4, 6), {})) == 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "setup", "named"),
+    [
+        ("iifname lan0 ct zone set 5", OWN, True),
+        ("ct zone set jhash ip saddr mod 7", OWN, True),
+        ("iifname lan0 ct original zone set 5", OWN, False),
+        ("iifname wan0 ct zone set 5", OWN, False),
+        ("iifname lan0 udp dport 500 ct zone set 5", OWN, False),
+        ("iifname lan0 ct zone set 5", KEPT, False),
+    ],
+)
+def test_zones_by_which_redirected_connections_are_not_found(rule: str, setup: Setup, *, named: bool) -> None:
+    ways = "chain in { type filter hook prerouting priority raw; %s; }"
+    back = "chain out { type filter hook output priority raw; oifname lan0 ct zone set 5; }"
+    lines = said(setup, rules=f"table inet fw {{ {ways % rule}; {back}; }}")
+    assert [line.partition(":")[0] for line in lines] == ["table inet fw, chain in"] * named
+
+
 @pytest.mark.skipif(shutil.which("ip6tables-nft") is None, reason="needs iptables")
 def test_segments_that_iptables_clamps() -> None:
     clamp = "-t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss"

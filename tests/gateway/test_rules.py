@@ -5,7 +5,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from gateway.network import (
 )
 from urlward.gateway import control
 from urlward.gateway import rules as rules_of_gateway
+from urlward.gateway.conntrack import Conntrack
 from urlward.gateway.firewalls import closed
 from urlward.gateway.rules import rules, setup_of
 from urlward.gateway.rules_watch import RulesWatch
@@ -433,6 +434,33 @@ def connected(net: Network, address: str, port: int = 443) -> tuple[socket.socke
     own = ours.getsockname()[1]
     theirs = (s for s in reversed(net.speakers["origin"].connections) if s.fileno() >= 0)
     return ours, next(s for s in theirs if s.getpeername()[1] == own)
+
+
+@families
+@pytest.mark.parametrize("to", [443, 53])
+def test_a_port_of_several_destinations_is_found(net: Network, f: Family, to: int) -> None:
+    """Redirected to one port here, the second is to come from another port than the first."""
+    net.up()
+    net.add(f.of("steer"), f.origin, f.other)
+    conntrack = net.gateway.do(Conntrack)
+    before, port = len(net.speakers["filter"].connections), 0
+    with ExitStack() as stack:
+        stack.callback(conntrack.close)
+        for address in (f.origin, f.other):
+            s = stack.enter_context(net.client.make(f.family, socket.SOCK_STREAM))
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind((f.client, port))
+            port = s.getsockname()[1]
+            s.connect((address, to))
+            assert first_line(s).startswith(f"filter {f.client} ")
+        came = net.speakers["filter"].connections[before:]
+        seen = [s.getpeername()[1] for s in came]
+        assert seen[0] == port
+        assert (seen[1] == port) == (net.keeps and to == 443), "not translated"
+        for s in came:
+            assert conntrack.port(socket.IPPROTO_TCP, s.getsockname(), s.getpeername()) == port
+        assert conntrack.port(socket.IPPROTO_TCP, ("", 0), (f.client, 7)) == 7
+        assert conntrack.port(socket.IPPROTO_TCP, (f.lan, 8080), (f.client, 7)) == 7, "nothing is known of it"
 
 
 @families

@@ -229,6 +229,14 @@ async def test_it_may_be_under_a_key_of_its_own(stored: Path, tmp_path: Path) ->
         assert kept.networks() == ["192.0.2.7/32"]
 
 
+async def test_where_it_is_under_neither_its_own_is_named(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored.write_bytes(issue(tmp_path, 1, "a.example\n", bytes(32)))
+    async with watched(feed(stored, keys=(Key(OTHER_SECRET),))):
+        assert f"the key given is {Key(OTHER_SECRET).id.hex()}" in caplog.text
+
+
 async def test_networks_that_are_too_wide_for_it_are_not_told(stored: Path, tmp_path: Path) -> None:
     stored.write_bytes(issue(tmp_path, 1, "0.0.0.0/0\n[::]/0\n192.0.0.0/8\n192.0.2.7\n"))
     async with watched(feed(stored)) as kept:

@@ -65,8 +65,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients come from another machine."""
     made = SessionClient.__init__
 
-    def init(self: SessionClient, _peername: object, mode: Any) -> None:
-        made(self, ("192.0.2.1", 1234), mode)
+    def init(self: SessionClient, _peername: object, *more: Any) -> None:
+        made(self, ("192.0.2.1", 1234), *more)
 
     monkeypatch.setattr(SessionClient, "__init__", init)
 

@@ -32,7 +32,7 @@ from urlward.files.inspection import Hear, PictureFound
 from urlward.proxy import known_files
 from urlward.proxy.guard import Guard
 from urlward.proxy.http2 import Lane
-from urlward.proxy.known_files import KnownFiles
+from urlward.proxy.known_files import KnownFiles, Threads
 from urlward.proxy.session import Session
 from urlward.records.worker import KnownFile
 
@@ -354,16 +354,16 @@ async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch:
 
 
 async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not for long, and not at all behind what takes long: another one waits for that."""
-    files, go_on, told = KnownFiles(FilesTable()), threading.Event(), list[str]()
+    """And not for long, and not at all behind what takes long: that keeps its own network waiting alone."""
+    threads, go_on, told = Threads(), threading.Event(), list[str]()
 
     def slow() -> bytes:
         go_on.wait(LONG)
         return b"slow"
 
-    def begin(work: Callable[[], bytes], name: str, seconds: float) -> Future[bytes]:
+    def begin(work: Callable[[], bytes], name: str, seconds: float, network: str = "a") -> Future[bytes]:
         monkeypatch.setattr(known_files, "AT_ONCE", seconds)
-        return files._aside(work, partial(told.append, name))
+        return threads.begin(network, work, partial(told.append, name))
 
     try:
         for _ in range(3):
@@ -374,6 +374,7 @@ async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pyt
         assert left.cancel()
         begin(lambda: b"last", "last", LONG)
         assert [late.done(), behind.done()] == [False, False]
+        assert begin(lambda: b"another's", "another's", LONG, "b").result() == b"another's"
         go_on.set()
         await until(lambda: "last" in told)
         assert (late.result(), behind.result()) == (b"slow", b"behind")
@@ -381,7 +382,7 @@ async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pyt
         assert begin(lambda: b"at once", "at once", LONG).done()
     finally:
         go_on.set()
-        files.close()
+        threads.close()
 
 
 @pytest.mark.parametrize("way", ["reverse", "h2"])

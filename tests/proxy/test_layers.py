@@ -36,9 +36,14 @@ def stream_bodies(hook: commands.StartHook) -> None:
         hook.flow.response.stream = True  # type: ignore[attr-defined]
 
 
-def http(context: Context | None = None, mode: HTTPMode = HTTPMode.regular, **changes: str) -> Driver:
+def http(
+    context: Context | None = None,
+    mode: HTTPMode = HTTPMode.regular,
+    live: Live | None = None,
+    **changes: str,
+) -> Driver:
     return Driver(
-        WardHttpLayer(context or make_context(), mode, guard(), Live(), nobody),
+        WardHttpLayer(context or make_context(), mode, guard(), live or Live(), nobody),
         on_hook=stream_bodies,
         **changes,  # type: ignore[arg-type]
     )
@@ -166,6 +171,29 @@ def test_an_address_that_is_listed_gets_nothing_of_the_request() -> None:
     driver.receive(get("plain.example"))
     assert driver.to_client.startswith(b"HTTP/1.1 451 ")
     assert driver.to_server == b""
+
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "answer", "goes_on"),
+    [
+        ("", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc", True),
+        ("", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", False),
+        (UPGRADE, SWITCH, True),
+    ],
+)
+def test_what_goes_on_is_judged_again_by_its_names_and_address(
+    more: str, answer: bytes, goes_on: bool
+) -> None:
+    live = Live()
+    driver = http(live=live)
+    driver.receive(get("plain.example", more=more))
+    driver.receive(answer, driver.opened[0])
+    found = [(names.hosts, names.address) for member in live for names in member.live()]
+    assert found == [(("plain.example",), "203.0.113.10")] * goes_on
 
 
 @pytest.mark.parametrize("body", [True, False])

@@ -11,6 +11,7 @@ from mitmproxy.connection import Client
 from proxy.driver import make_context, make_matcher
 from urlward.config import PageTable
 from urlward.engine.matcher import Matcher
+from urlward.proxy import live as live_module
 from urlward.proxy import runner
 from urlward.proxy.block_page import BlockPage
 from urlward.proxy.guard import Guard
@@ -140,6 +141,56 @@ async def test_many_give_way_to_traffic() -> None:
     lists = Lists()
     lists.matcher = NEW
     assert await live.recheck(lists.guard()) == 3000
+
+
+async def test_networks_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred requests on one connection, of 30 ms each, kept all others waiting for seconds."""
+    monkeypatch.setattr(live_module, "_SLICE", -1.0)
+    live, guard, turn, asked = Live(), Lists().guard(), 0, list[tuple[int, str]]()
+    members = [Exchange(*(names(f"{host}{n}.test", "/") for n in range(3))) for host in "ab"]
+    members[1].client.peername = ("192.0.2.2", 1)
+    for member in members:
+        live.add(member)
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def review(names: Names, _: Client, *, told: bool) -> str:
+        asked.append((turn, names.hosts[0]))
+        return "passes"
+
+    monkeypatch.setattr(guard, "review", review)
+    task = asyncio.create_task(others())
+    await live.recheck(guard)
+    assert [host for _, host in asked[:2]] == ["a0.test", "b0.test"]
+    assert len({turn for turn, _ in asked}) == len(asked) == 6
+    asked.clear()
+    await live.recheck(guard, lambda: len(asked) < 2)
+    assert len(asked) == 6
+    asked.clear()
+    monkeypatch.setattr(live_module, "_ENOUGH", -1.0)
+    await live.recheck(guard, lambda: len(asked) < 2)
+    assert len(asked) == 2, "other lists are in force, and who has much waits for the next time"
+    task.cancel()
+
+
+async def test_what_has_ended_meanwhile_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, lists, one = Live(), Lists(), Exchange(names("c.test", "/"), names("a.test", "/"))
+    live.add(one)
+    lists.matcher = NEW
+    guard = lists.guard()
+    review = guard.review
+
+    def end(under_way: Names, client: Client, *, told: bool) -> str:
+        one.names = (names("c.test", "/next"),)
+        return review(under_way, client, told=told)
+
+    monkeypatch.setattr(guard, "review", end)
+    assert await live.recheck(guard) == 0
+    assert not one.was_cut
 
 
 async def test_a_head_may_not_take_for_ever() -> None:

@@ -14,7 +14,7 @@ from lists.support import SECRET
 from proxy.driver import NOW, make_context
 from urlward.config import GatewayTable, RecordsTable
 from urlward.dns.judge import Faults, Judge
-from urlward.dns.policy import DnsPolicy
+from urlward.dns.policy import Asker, DnsPolicy
 from urlward.engine.verdict import Verdict
 from urlward.proxy.addon import Urlward
 from urlward.proxy.guard import DecisionLog
@@ -53,7 +53,7 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     )
     if recording is not None:
         policy.record, policy.logs, policy.named = recording.hit_by_dns, recording.logs, recording.named
-    policy._log(("blocked.example",), ((address, 40_213),))
+    policy._log(("blocked.example",), (Asker(address, 40_213),))
     record = logging.makeLogRecord(
         {"name": "mitmproxy.proxy.server", "levelno": logging.ERROR, "client": client.peername}
     )

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from mitmproxy import log, master, options
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -17,7 +23,8 @@ from mitmproxy.test import tflow
 
 from urlward.config import Config, ConfigError, GatewayTable
 from urlward.lines import finish
-from urlward.proxy.mitm import forget_log_events
+from urlward.proxy.authority import make_authority
+from urlward.proxy.mitm import authority_of, forget_log_events
 from urlward.proxy.runner import (
     ForgetMessages,
     Messages,
@@ -72,6 +79,17 @@ async def test_an_option_of_mitmproxys_own(tmp_path: Path) -> None:
     assert _master(settings(tmp_path, "rawtcp=true"), Messages()).options.rawtcp is True
     with pytest.raises(ConfigError, match=r"^--set: .*no_such"):
         _master(settings(tmp_path, "no_such=1"), Messages())
+
+
+async def test_the_key_of_an_authority_of_ones_own_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "mitmproxy-ca.pem"
+    make_authority(tmp_path)
+    key = load_pem_private_key(path.read_bytes(), None)
+    sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    path.write_bytes(sealed + (tmp_path / "mitmproxy-ca-cert.pem").read_bytes())
+    proxy = _master(settings(tmp_path, "cert_passphrase=secret"), Messages())
+    certificate, opened, _ = authority_of(proxy.addons.get("tlsconfig"))
+    assert opened.public_key() == key.public_key() == certificate.public_key()
 
 
 async def test_one_that_does_not_go_with_the_gateway(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mitmproxy import platform
 
 from conftest import nobody_listens, until
 from e2e.support import client_hello
@@ -20,7 +21,7 @@ from urlward.proxy.connection import BEHIND, LOW, Connection, is_local
 from urlward.proxy.poller import READ, Poller
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, GONE_AFTER, Session
-from urlward.proxy.upstream import KEPT_FOR, Lookup
+from urlward.proxy.upstream import KEPT_FOR, Address, Lookup, Opening
 
 
 async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
@@ -57,6 +58,38 @@ async def test_tls_that_is_relayed(rig: Rig) -> None:
     refused = await rig.ask(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
     assert refused == bytes([21, 3, 3, 0, 2, 2, 49])
     assert rig.handed == []
+    await rig.settled()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["waits", "has ended"])
+async def test_what_is_relayed_unread_may_rest(rig: Rig, ends: bool) -> None:
+    """A mailbox that is watched, or a shell, may be silent for longer than anything that is answered."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(b"\x16")
+        if ends:
+            writer.write_eof()
+        await reader.read()
+
+    await rig.start(greet, "transparent")
+    reader, writer = await rig.connect()
+    writer.write(client_hello("plain.example"))
+    assert await (reader.read() if ends else reader.readexactly(1)) == b"\x16"
+    session, now = rig.session, time.monotonic()
+    server = session._server
+    assert server is not None
+    session.touch(now)
+    session.touch(now + rig.addon.tcp_timeout + 1)
+    await asyncio.sleep(0)
+    assert session._over is ends
+    if not ends:
+        for connection in (session._client, server):
+            assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "asked meanwhile"
+        session.touch(now + rig.addon.quiet_timeout + 1)
+        await asyncio.sleep(0)
+        assert session._over
+    writer.close()
     await rig.settled()
 
 
@@ -700,6 +733,34 @@ async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) ->
     assert found.count(b"HTTP/1.1 200 ") == 1
     assert found.count(b"HTTP/1.1 502 ") == 1
     assert len(asked) == 2
+    await rig.settled()
+
+
+@pytest.mark.parametrize(
+    ("found", "silent", "passes"),
+    [
+        (("127.0.0.2", "127.0.0.1"), False, True),
+        (("127.0.0.2", "127.0.0.1"), True, True),
+        (("127.0.0.3", "127.0.0.1"), False, False),
+        (("127.0.0.2",), False, False),
+    ],
+    ids=["refuses", "is silent", "is not its own", "is its only one"],
+)
+async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tried(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], silent: bool, passes: bool
+) -> None:
+    """A client does so by itself, but here each address takes its connection."""
+    connect = Opening._connect
+
+    def wait(opening: Opening, address: Address) -> bool:
+        return (silent and address[0] == "127.0.0.2") or connect(opening, address)
+
+    monkeypatch.setattr(Opening, "_connect", wait)
+    monkeypatch.setattr("urlward.proxy.session.UNANSWERED_FOR", 0.0)
+    await rig.start(answer, "transparent")
+    monkeypatch.setattr(platform, "original_addr", lambda _: ("127.0.0.2", rig.origin_port))
+    rig.lead(*((address, rig.origin_port) for address in found))
+    assert (await rig.ask(GET % b"a")).startswith(OK if passes else b"HTTP/1.1 502 ")
     await rig.settled()
 
 

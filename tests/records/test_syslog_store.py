@@ -214,4 +214,4 @@ def test_authorities_that_cannot_be_read(tmp_path: Path, content: str | None) ->
     table = StoreTable(kind="syslog", address="127.0.0.1:1", tls=True, ca=str(path))
     with pytest.raises(StoreError) as raised:
         open_store(table, tmp_path)
-    assert str(raised.value).startswith(f"{path}: ")
+    assert str(raised.value).startswith(f"'{path}': ")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from conftest import until
 from gateway.dns_support import LIST, Rig, Upstream, records, serving
 from urlward.dns import service as dns_service
-from urlward.dns.policy import MOST
+from urlward.dns.policy import MOST, Asker
 from urlward.dns.resolved import MARGIN
 from urlward.dns.wire import framed
 from urlward.gateway.table import NftError, SetFullError
@@ -302,6 +303,8 @@ async def test_all_who_ask_at_a_time_are_recorded(tmp_path: Path) -> None:
         rig = await stack.enter_async_context(refusing(tmp_path, upstream, host=""))
         recorded: list[tuple[str, int]] = []
         rig.policy.record = lambda _, __, client, port, ___: recorded.append((client, port))
+        came_to: list[tuple[object, ...]] = []
+        rig.policy.port_of = lambda transport, ours, peer: came_to.append((transport, ours)) or peer[1]
         query = dns.message.make_query("plain.example", "A").to_wire()
         streams = [await asyncio.open_connection(host, rig.port) for host in hosts]
         for _, writer in streams:
@@ -313,6 +316,24 @@ async def test_all_who_ask_at_a_time_are_recorded(tmp_path: Path) -> None:
         for reader, _ in streams:
             await reader.readexactly(2)
         assert sorted(recorded) == sorted(writer.get_extra_info("sockname")[:2] for _, writer in streams)
+        assert sorted(came_to) == sorted((socket.IPPROTO_TCP, (host, rig.port)) for host in hosts)
+
+
+async def test_who_asks_several_servers_from_one_port_is_recorded_once(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    """musl's resolver does: the kernel has what is redirected come from different ports then."""
+    async with refusing(tmp_path, upstream, host="") as rig:
+        recorded: list[tuple[str, int]] = []
+        rig.policy.record = lambda _, __, client, port, ___: recorded.append((client, port))
+        came_to: list[tuple[object, ...]] = []
+        rig.policy.port_of = lambda transport, ours, _: came_to.append((transport, ours)) or 1234
+        for host in ("127.0.0.1", "::1"):
+            await rig.ask("blocked.example", host=host)
+        assert recorded == [("127.0.0.1", 1234), ("::1", 1234)]
+        assert came_to == [(socket.IPPROTO_UDP, (host, rig.port)) for host in ("127.0.0.1", "::1")]
+        rig.policy._log(("blocked.example",), [Asker("192.0.2.1", port) for port in (1, 2)])
+        assert recorded[2:] == [("192.0.2.1", 1234)]
 
 
 async def test_the_page(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:

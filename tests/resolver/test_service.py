@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from conftest import free_port, until
 from gateway.dns_support import GOOD, PATIENT, Rig, Upstream, records, serving, wait_so_long
 from resolver.test_wire import question
+from urlward.dns import policy
 from urlward.dns import service as dns_service
 
 
@@ -22,7 +23,7 @@ class Asker:
     """A client that keeps its answers."""
 
     def __init__(self, host: str = "192.0.2.7") -> None:
-        self.host, self.port = host, 4000
+        self.host, self.asker = host, policy.Asker(host, 4000)
         self.answers: list[bytes] = []
 
     def answer(self, data: bytes) -> None:

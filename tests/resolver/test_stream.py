@@ -21,3 +21,14 @@ def test_what_has_begun() -> None:
     assert reader.begun
     assert list(reader.feed(b"y\0")) == [b"xy"]
     assert reader.begun
+
+
+def test_messages_are_made_when_they_are_asked_for() -> None:
+    reader = StreamMessages()
+    reader.add(framed(b"x") * 100_000)
+    assert reader.take() == b"x"
+    reader.add(b"\0")
+    assert reader.whole
+    assert len(list(reader.feed(b"\1y"))) == 100_000
+    assert not reader.whole
+    assert not reader.begun

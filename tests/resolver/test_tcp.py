@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from typing import Any
+from unittest.mock import create_autospec
 
 import dns.message
 import pytest
@@ -363,3 +364,17 @@ async def test_connections_of_a_network_take_turns(rig: Rig) -> None:
         ("2001:db8::1", 0), ("", 0), ("2001:db8::2", 1), ("2001:db8::3", 2),
     ]  # fmt: skip
     assert [number for host, number in taken if host == "192.0.2.1"] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_what_comes_before_its_turn_is_read_once(rig: Rig) -> None:
+    """Hundreds of connections of a network filled the memory, each until its turn came."""
+    client, transport = TcpClient(TcpEndpoint(rig.service)), create_autospec(asyncio.Transport, instance=True)
+    transport.get_extra_info.return_value = ("192.0.2.1", 5)
+    client.connection_made(transport)
+    client.data_received(b"\0")
+    transport.pause_reading.assert_not_called()
+    client.data_received(b"\x20")
+    transport.pause_reading.assert_called_once()
+    await asyncio.sleep(0)
+    transport.resume_reading.assert_called_once()
+    client.connection_lost(None)

@@ -429,7 +429,7 @@ def _authority(config: Config) -> Iterator[Finding]:
     one = authority(folder)
     until = one.certificate.not_valid_after_utc
     if one.expired or until - datetime.now(UTC) < ENDS_SOON:
-        advice = f"move {folder} away: a new one is made, which users have to trust"
+        advice = "have clients trust the next one before it is used: urlward help modes"
         yield _wrong(about, f"it ends, or has ended, {until:%Y-%m-%d}", advice)
         return
     trusted = ssl.create_default_context().get_ca_certs(binary_form=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from urlward.commands.arguments import DONE, Command, write_new_file
 from urlward.config import SYSTEM, Config, read_config
+from urlward.config.tables import join_address, split_address
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
 
@@ -183,10 +184,15 @@ def configuration(kind: str, operator: str, source: str, where: str, days: int) 
     Raises:
         UrlwardError: `where` cannot be such a name, or there is no such list.
     """
-    if not re.fullmatch(r"[0-9A-Za-z._:\-\[\]*]{1,253}", where):
-        raise UrlwardError(
-            f"--at: {where!r} is no {'interface' if kind == 'provider' else 'name of a machine'}"
-        )
+    proxy = join_address(where.strip("[]"), 8080)
+    if kind == "provider":
+        if not re.fullmatch(r"[0-9A-Za-z._:\-*]{1,253}", where):
+            raise UrlwardError(f"--at: {where!r} is no interface")
+    else:
+        try:
+            split_address(proxy)
+        except ValueError as e:
+            raise UrlwardError(f"--at: {where!r} is no name or address of a machine, without port") from e
     lines = [
         f"# A filter for {'an' if kind == 'office' else 'a'} {kind}.",
         "# `urlward help configuration` has all keys; `urlward run --check` tries what stands here.",
@@ -210,8 +216,8 @@ def configuration(kind: str, operator: str, source: str, where: str, days: int) 
         ]
     else:
         lines += [
-            f"[proxy.pac]                       # browsers: http://{where}:8080/proxy.pac",
-            f"proxies = [{_quoted(f'{where}:8080')}]",
+            f"[proxy.pac]                       # browsers: http://{proxy}/proxy.pac",
+            f"proxies = [{_quoted(proxy)}]",
             "",
         ]
     if kind == "school":

@@ -245,7 +245,9 @@ def _add_replay(of_lab: Any) -> None:
 
 
 def _log(text: str) -> Path | str:
-    return text if "://" in text else given_path(text)
+    if "://" in text:
+        return text
+    return Path(text) if text == "-" else given_path(text)
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -439,12 +439,14 @@ _TOLD = 1024
 """Lines between two times that the progress is told."""
 
 
+def _source(text: str) -> Path:
+    return _STDIN if text == "-" else given_path(text)
+
+
 def add_import_commands(command: Command) -> None:
     """Declare ``urlward import``."""
     importing = command("import", _import, "Translate sources of other formats to the list grammar.")
-    importing.add_argument(
-        "sources", nargs="+", type=given_path, metavar="SOURCE", help='"-" is standard input'
-    )
+    importing.add_argument("sources", nargs="+", type=_source, metavar="SOURCE", help='"-" is standard input')
     add_format_arguments(importing)
     importing.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
     importing.add_argument(

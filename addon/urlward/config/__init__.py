@@ -265,6 +265,9 @@ def _problems_of(error: ValidationError) -> Iterator[Problem]:
             location, message = location[:2], "input should be text, a whole number, true or false"
         if fault["type"] == "extra_forbidden":
             message += _meant(location)
+        elif fault["type"] == "tuple_type" and _holds_tables(location):
+            names = ".".join(each for each in location if isinstance(each, str))
+            message = f"input should be tables, each under [[{names}]]"
         key = key_of(location)
         if key not in told:
             told.add(key)
@@ -312,6 +315,16 @@ def _keys_of(location: Sequence[str | int]) -> list[str]:
     return [*_fields_of(table)]
 
 
+def _holds_tables(location: Sequence[str | int]) -> bool:
+    """Whether the key at a place is of an array of tables."""
+    table: type[BaseModel] | None = Config
+    for part in location:
+        fields = _fields_of(table) if table is not None else {}
+        if isinstance(part, str):
+            table = _table_in(fields[part].annotation) if part in fields else None
+    return table is not None
+
+
 def _fields_of(table: type[BaseModel]) -> dict[str, FieldInfo]:
     """Fields of a table by the keys that they have in a file."""
     return {field.alias or name: field for name, field in table.model_fields.items()}
@@ -332,6 +345,10 @@ _TOML_WORDS = {
     "model_type": "input should be a table",
     "model_attributes_type": "input should be a table",
     "string_type": "input should be text, in quotes",
+    "int_type": "input should be a whole number, without quotes",
+    "float_type": "input should be a number, without quotes",
+    "float_parsing": "input should be a number, without quotes",
+    "bool_type": "input should be true or false, without quotes",
     "string_too_short": "input should not be empty",
     "too_short": "input should not be empty",
 }

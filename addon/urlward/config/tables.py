@@ -64,6 +64,8 @@ class _Name(str):
 def _file_name(name: str) -> str:
     if "\0" in name:
         raise ValueError("a file's name holds no NUL")
+    if "://" in name:
+        raise ValueError("a URL, and a file is needed: a list that is fetched is a [[feed]] with this url")
     return _Name(name)
 
 

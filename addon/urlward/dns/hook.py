@@ -39,7 +39,7 @@ import dns.rrset
 from urlward.dns.answers import error, text_of
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults
-from urlward.dns.policy import MOST_WEIGHT
+from urlward.dns.policy import MOST_WEIGHT, Asker
 from urlward.dns.wire import (
     AAAA,
     CNAME,
@@ -212,7 +212,7 @@ class _Hook(asyncio.Protocol):
         size = frame[0] & ~_TEXT
         if size not in _ADDRESS_SIZES or len(frame) < 1 + size + HEADER:
             raise WireError("not what a hook sends")
-        askers = ((str(ip_address(frame[1 : 1 + size])) if size else "", 0),)
+        askers = (Asker(str(ip_address(frame[1 : 1 + size])) if size else ""),)
         data = frame[1 + size :]
         self._written = uncompressed
         left_out = False

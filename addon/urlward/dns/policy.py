@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from cachetools import LRUCache, TTLCache
 
@@ -16,7 +16,7 @@ from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, WireError, recor
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
 from urlward.proxy.block_page import new_reference
-from urlward.proxy.guard import timestamp
+from urlward.proxy.guard import PortOf, seen_port, timestamp
 
 if TYPE_CHECKING:
     from urlward.engine.verdict import Verdict
@@ -68,8 +68,22 @@ OFF_SWITCHES = frozenset(
 DISCOVERY = "resolver.arpa"
 """Name by which clients discover a resolver's encrypted DNS (RFC 9462); it has none that is filtered."""
 
-type Asker = tuple[str, int]
-"""A client's address, and the port that it asks from: empty and 0 where a resolver does not tell."""
+
+class Asker(NamedTuple):
+    """Client that has asked.
+
+    Attributes:
+        host: its address; empty where a resolver does not tell.
+        port: that it seems to ask from; 0 where a resolver tells of it.
+        transport: such as ``socket.IPPROTO_UDP``; 0 likewise.
+        ours: address and port of this machine that it came to; empty likewise.
+    """
+
+    host: str
+    port: int = 0
+    transport: int = 0
+    ours: tuple[str, int] = ("", 0)
+
 
 type Reason = Literal["listed", "off", "discovery", "canary"]
 
@@ -171,6 +185,7 @@ class DnsPolicy:
         record: is told what is refused: the verdict, the host, the client's address and port, the reference.
         logs: whether that stands in the log.
         named: gives a client's address as a line of the log may name it.
+        port_of: gives the port that a client is recorded with: of a transport, where it came to, and from.
         on_canary: called when a canary's question has been answered.
     """
 
@@ -182,6 +197,7 @@ class DnsPolicy:
         self.record: Callable[[Verdict, str, str, int, str], None] = _keep_nothing
         self.logs = True
         self.named: Callable[[str], str] = str
+        self.port_of: PortOf = seen_port
         self._steer_set = steer_set
         self._judge = judge
         self._matcher = matcher
@@ -371,7 +387,10 @@ class DnsPolicy:
             if not self._judge.find((host,)) & WHOLE:
                 continue
             verdict = matcher.check_host(host, (), now)
-            for client, port in askers:
+            # Several, where a client has asked several servers from one port.
+            for client, port in dict.fromkeys(
+                (one.host, self.port_of(one.transport, one.ours, (one.host, one.port))) for one in askers
+            ):
                 reference = new_reference()
                 if self.logs:
                     logger.info(

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults
+from urlward.dns.policy import Asker
 from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.service import QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
@@ -45,6 +46,7 @@ class UdpEndpoint:
         self._service = service
         self._socket = one
         self._six = one.family == socket.AF_INET6
+        self.port: int = one.getsockname()[1]
         self._owed = 0
         self._ends = False
         self._prepare()
@@ -105,7 +107,7 @@ class UdpEndpoint:
 class UdpClient:
     """Sender of a query over UDP."""
 
-    __slots__ = ("_endpoint", "_local", "_peer", "host", "port")
+    __slots__ = ("_endpoint", "_local", "_peer", "host")
 
     def __init__(
         self, endpoint: UdpEndpoint, peer: tuple[Any, ...], local: list[tuple[int, int, bytes]]
@@ -114,7 +116,6 @@ class UdpClient:
         self._peer = peer
         self._local = local
         self.host: str = peer[0]
-        self.port: int = peer[1]
 
     def answer(self, data: bytes) -> None:
         """Send a response; see `QueryClient.answer`."""
@@ -129,6 +130,17 @@ class UdpClient:
     def place(self) -> Hashable:
         """See `QueryClient.place`."""
         return self._peer
+
+    @property
+    def asker(self) -> Asker:
+        """See `QueryClient.asker`."""
+        address = ""
+        for level, _, data in self._local:
+            six = level == socket.IPPROTO_IPV6
+            address = socket.inet_ntop(
+                socket.AF_INET6 if six else socket.AF_INET, data[:16] if six else data[4:8]
+            )
+        return Asker(self.host, self._peer[1], socket.IPPROTO_UDP, (address, self._endpoint.port))
 
 
 def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
@@ -275,16 +287,15 @@ class TcpClient(asyncio.Protocol):
 
     Attributes:
         host: address of the other side.
-        port: of it.
+        asker: see `QueryClient.asker`.
         until: when it has been idle for too long, by the loop's clock.
     """
 
     def __init__(self, endpoint: TcpEndpoint) -> None:
         self.host = ""
-        self.port = 0
+        self.asker = Asker("")
         self._endpoint = endpoint
         self._messages = StreamMessages()
-        self._unread: deque[bytes] = deque()
         self._taking = False
         self._owed = 0
         self._gone = False
@@ -298,7 +309,7 @@ class TcpClient(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no response is pending, nor a query to be read."""
-        return not self._owed and not self._unread
+        return not self._owed and not self._messages.whole
 
     def retire(self) -> None:
         """Close at once, to make room; what is still owed goes nowhere."""
@@ -313,7 +324,9 @@ class TcpClient(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         if peer:
-            self.host, self.port = peer[:2]
+            self.host = peer[0]
+            ours = transport.get_extra_info("sockname")
+            self.asker = Asker(self.host, peer[1], socket.IPPROTO_TCP, ours[:2])
         if not self._endpoint.admit(self):
             self._gone = True
             transport.abort()
@@ -323,8 +336,12 @@ class TcpClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        if self._ends:
+            return
         self._active()
-        self._unread.extend(self._messages.feed(data))
+        self._messages.add(data)
+        if self._taking:  # others of its network are before it, and as much has come as there is a turn for
+            self._pause(waits=True)
         self._take_soon()
 
     def eof_received(self) -> bool:
@@ -336,7 +353,7 @@ class TcpClient(asyncio.Protocol):
     def finish(self) -> None:
         """Accept no more queries, and close when all responses are sent."""
         self._ends = True
-        self._unread.clear()
+        self._messages.clear()
         self.take()
 
     def answer(self, data: bytes) -> None:
@@ -349,7 +366,7 @@ class TcpClient(asyncio.Protocol):
             return
         self._active()
         self._transport.write(framed(data))
-        if self._unread or self._paused or self._ends:
+        if self._messages.whole or self._paused or self._ends:
             self._take_soon()
 
     @property
@@ -370,7 +387,7 @@ class TcpClient(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop."""
         self._gone = True
-        self._unread.clear()
+        self._messages.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._endpoint.forget(self)
@@ -398,24 +415,26 @@ class TcpClient(asyncio.Protocol):
     def _ask_some(self) -> bool:
         """Pass some queries to the service; False where one was malformed."""
         for _ in range(AT_ONCE):
-            if not self._may_ask():
+            if not self._may_ask() or (query := self._messages.take()) is None:
                 break
             self._owed += 1
-            if not self._endpoint.service.ask(self._unread.popleft(), self, tcp=True):
+            if not self._endpoint.service.ask(query, self, tcp=True):
                 return False
         return True
 
     def _may_ask(self) -> bool:
-        return bool(self._unread) and self._owed < OUTSTANDING and not self._full and not self._gone
+        return self._messages.whole and self._owed < OUTSTANDING and not self._full and not self._gone
 
     def _read_on(self) -> None:
         if self._may_ask():
             self._take_soon()
         if self._ends:
-            if not self._unread and not self._owed:
+            if not self._messages.whole and not self._owed:
                 self._transport.close()
             return
-        waits = bool(self._unread) or self._owed >= OUTSTANDING or self._full
+        self._pause(waits=self._messages.whole or self._owed >= OUTSTANDING or self._full)
+
+    def _pause(self, *, waits: bool) -> None:
         if waits != self._paused:
             self._paused = waits
             if waits:

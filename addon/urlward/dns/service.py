@@ -61,11 +61,13 @@ class QueryClient(Protocol):
 
     Attributes:
         host: address.
-        port: that it asks from.
     """
 
     host: str
-    port: int
+
+    @property
+    def asker(self) -> Asker:
+        """Who it is, for records."""
 
     @property
     def place(self) -> Hashable:
@@ -90,7 +92,7 @@ class Asked(DnsExchange):
     @property
     def askers(self) -> list[Asker]:
         """All that have asked so far, each once however often it has."""
-        return list(dict.fromkeys((client.host, client.port) for client in self.clients.values()))
+        return list(dict.fromkeys(client.asker for client in self.clients.values()))
 
     def take_some(self) -> "Asked":
         """Take the first `TOGETHER` of the clients out of this, as a query of their own."""

@@ -543,27 +543,52 @@ def framed(message: bytes) -> bytes:
 
 
 class StreamMessages:
-    """Splitter of a stream into messages."""
+    """Splitter of a stream into messages, each made when it is asked for: a piece of the stream may have
+    100,000 of them."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("_at", "_data")
 
     def __init__(self) -> None:
         self._data = b""
+        self._at = 0
 
     @property
     def begun(self) -> bool:
-        """Whether part of a message has arrived."""
-        return bool(self._data)
+        """Whether part of a message has arrived, or a whole one that has not been taken."""
+        return self._at < len(self._data)
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is a message to be taken."""
+        return self._end() <= len(self._data)
+
+    def add(self, data: bytes) -> None:
+        """Add what has arrived."""
+        self._data, self._at = self._data[self._at :] + data, 0
+
+    def take(self) -> bytes | None:
+        """The next message; None where none is whole."""
+        data, start, end = self._data, self._at + 2, self._end()
+        if end > len(data):
+            return None
+        self._at = end
+        if end == len(data):
+            self.clear()
+        return data[start:end]
+
+    def clear(self) -> None:
+        """Forget what has not been taken."""
+        self._data, self._at = b"", 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The messages that these bytes complete."""
-        if self._data:
-            data = self._data + data
-        at = 0
-        while len(data) >= at + 2:
-            end = at + 2 + (data[at] << 8 | data[at + 1])
-            if len(data) < end:
-                break
-            yield data[at + 2 : end]
-            at = end
-        self._data = data[at:]
+        self.add(data)
+        while (message := self.take()) is not None:
+            yield message
+
+    def _end(self) -> int:
+        """Where the next message ends, or more than there is."""
+        data, at = self._data, self._at
+        if len(data) < at + 2:
+            return at + 2
+        return at + 2 + (data[at] << 8 | data[at + 1])

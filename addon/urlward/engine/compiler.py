@@ -20,6 +20,7 @@ from zlib import crc32
 from urlward.engine.digest import DIGEST_SIZE, HOST_END, SEGMENT_LETTERS, Key, mark_of
 from urlward.engine.entry import PDQ, Entry, Kind
 from urlward.engine.perceptual import record
+from urlward.engine.readings import page_by_number
 from urlward.engine.record import (
     BEGINNINGS,
     MARKER,
@@ -33,6 +34,7 @@ from urlward.engine.record import (
     marker_text,
     name_letters,
     network_letters,
+    page_text,
     param_text,
     prefix_letters,
 )
@@ -244,6 +246,7 @@ class Compiler:
         self._file_shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._categories: dict[str, int] = {"": 0}
         self._networks: dict[str, None] = {}
+        self._data: dict[str, str] = {}
         self._of_one: list[Entry] = []
         self._of_several: list[Entry] = []
         self._markers: set[str] = set()
@@ -304,9 +307,14 @@ class Compiler:
         form = self._forms.get(look) or self._form(look, entry, length)
         digest = self._begun[kind]()
         digest.update(text)
-        rows.append(
-            f"{letters[:MAX_PATTERN]}{_END}{digest.digest().decode('latin-1')}{form}{below}{_LAST}{id_}"
-        )
+        of_text = digest.digest()
+        rows.append(f"{letters[:MAX_PATTERN]}{_END}{of_text.decode('latin-1')}{form}{below}{_LAST}{id_}")
+        if kind is Kind.PAGE and ("/t/" in path or "/thread-" in path) and (other := page_by_number(path)):
+            # By the entry's own id, also where that is its digest.
+            of_other = self._key.digest(page_text(host, other)).decode("latin-1")
+            form = _form(self._shape(entry, Flag.DATA), length)
+            row = f"{letters[:MAX_PATTERN]}{_END}{of_other}{form}{below}{_LAST}"
+            self._data[row] = id_ or of_text[:8].hex()
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> Compiled:
         """Sort, cut the patterns and settle the parameter entries.
@@ -315,6 +323,8 @@ class Compiler:
             progress: called with the number of rows done, now and then.
         """
         self._add_params()
+        self._rows[PatternSet.ANCHORED].extend([f"{row}{id_}" for row, id_ in self._data.items()])
+        self._data = {}
         for domain in self._markers:
             letters = domain_letters(self._key, labels_of(domain))[:MAX_PATTERN]
             marker = self._shapes.setdefault((MARKER, 0, 0, 0, 0), len(self._shapes))
@@ -350,7 +360,7 @@ class Compiler:
             columns.shapes = array("I", map(final.__getitem__, columns.shapes))
             for number, times in Counter(columns.shapes).items():
                 shape = shapes[number]
-                if shape.kind != MARKER:
+                if shape.is_entry:
                     counts[("allow " if shape.allow else "") + Kind(shape.kind).label] += times
                     by_category[categories[shape.category]] += times
             pools.append(columns)
@@ -384,10 +394,11 @@ class Compiler:
         form = self._forms[look] = _form(self._shape(entry), length)
         return form
 
-    def _shape(self, entry: Entry) -> int:
-        """Number of what an entry has in common with others."""
+    def _shape(self, entry: Entry, more: int = 0) -> int:
+        """Number of what an entry has in common with others; `more` are flags besides its own."""
         flags = (
-            (Flag.ALLOW if entry.allow else 0)
+            more
+            | (Flag.ALLOW if entry.allow else 0)
             | (Flag.NOCASE if entry.nocase else 0)
             | (Flag.SUBDOMAINS if entry.subdomains else 0)
             | (Flag.SEVERAL_PARAMS if len(entry.params) > 1 else 0)

@@ -28,7 +28,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Buffer, Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, compress, pairwise
 from operator import sub
 from typing import Any
 
@@ -46,6 +46,7 @@ from urlward.engine.artifact import (
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError
 from urlward.engine.perceptual import seal_records, unseal_records
+from urlward.engine.record import Shape
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -365,6 +366,11 @@ def changes(old: Artifact, new: Artifact) -> tuple[int, int]:
 
 
 def _marks(artifact: Artifact) -> Iterable[int]:
-    sections = artifact.sections
+    sections, meta = artifact.sections, artifact.meta
     of_files = sections[Section.FILES] if len(sections) > Section.FILES else b""
-    return chain(unpack("Q", sections[Section.DIGESTS])[::2], unpack("Q", of_files)[::2])
+    of_rows: Iterable[int] = unpack("Q", sections[Section.DIGESTS])[::2]
+    entries = [Shape(*shape).is_entry for shape in meta["shapes"]]
+    if not all(entries):
+        numbers = unpack("H" if meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES])
+        of_rows = compress(of_rows, map(entries.__getitem__, numbers))
+    return chain(of_rows, unpack("Q", of_files)[::2])

@@ -194,7 +194,7 @@ class LoadedList:
             of_shape[number]
             for shapes, of_shape in counted
             for number, shape in enumerate(shapes)
-            if shape.is_over(now)
+            if shape.is_over(now) and shape.is_entry
         )
 
     def shard(self, letters: str) -> ahocorasick.Automaton | None:

@@ -62,9 +62,11 @@ from urlward.engine.verdict import PASS, Decide, Verdict, decide
 _COMPARED = 8
 """Characters to compare that cost what rewriting one does (`Work`)."""
 
-_SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 8, 48
-"""Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
-does (`Work`)."""
+_SEGMENTS_A_TEXT, _PARAMS_A_TEXT = 32, 8
+"""Segments of a path, and parameters to take apart, that cost what looking at one more text does (`Work`)."""
+
+_HASHED = 64
+"""Characters to hash that cost what rewriting one does."""
 
 _NOTHING: Mapping[bytes, Verdict] = {}
 
@@ -77,9 +79,9 @@ _DECIDED = ("block", "allow")
 _PAGE, _PREFIX, _PARAM = page_text("", ""), prefix_text("", ""), param_text("", "", "")[:-1]
 """What texts of pages, prefixes and parameters begin with; host and path follow."""
 
-_ROW, _SEQUENCE = 32, 64
-"""Characters that cost what looking at one more row does, and at one more sequence that may be in a path
-(`Work`)."""
+_DIGEST, _PLACE, _ROW, _SEQUENCE = 8, 16, 32, 64
+"""Characters that cost what one more digest of a parameter does, looking at one more host in a list, at one
+more row, and at one more sequence that may be in a path (`Work`)."""
 
 EXACT = tuple(algorithm for algorithm in ALGORITHMS if algorithm != PDQ)
 """Algorithms whose digests are compared as a whole, those that say most of a file first."""
@@ -424,10 +426,20 @@ class Matcher:
             for _, _, shape, verdict in state.rules:
                 if shape.port or shape.expires:
                     _judge(verdict, shape, judging, found)
+        lower: str | None = None
         for place in state.places:
             self._search_place(place, path, query, script, judging, False, found)
-            if place.nocase:
-                self._check_nocase(place, path, query, script, judging, found)
+            if not place.nocase:
+                continue
+            if lower is None:  # once for all lists
+                lower = path.lower()
+                judging.left -= (len(path) + len(query)) // _COMPARED
+                # What a query is escaped for has capitals once it is.
+                if lower == path and query.lower() == query and is_one_query(query):
+                    lower = ""
+            if lower:
+                judging.spend(len(lower) // _COMPARED, 0)
+                self._search_place(place, lower, query, script, judging, True, found)
         if judging.left < 0:
             judging.spend(0, 0)
         if not found:
@@ -681,22 +693,6 @@ class Matcher:
             crcs.update(map(crc32, head.lower().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
-    def _check_nocase(
-        self,
-        place: ListedHost,
-        path: str,
-        query: str,
-        script: bool,
-        judging: "_Judging",
-        found: list[Verdict],
-    ) -> None:
-        """Add what entries say whose case does not count, where the reading has any."""
-        lower = path.lower()
-        # What a query is escaped for has capitals once it is.
-        if lower != path or query.lower() != query or not is_one_query(query):
-            judging.spend(len(lower) // _COMPARED, 0)
-            self._search_place(place, lower, query, script, judging, True, found)
-
     def _search_place(
         self,
         place: ListedHost,
@@ -711,7 +707,7 @@ class Matcher:
         li, host, groups = place.list, place.host, place.groups
         if groups is None:
             groups = self._groups_on(place, path)
-        judging.left -= len(path) // _COMPARED
+        judging.left -= len(path) // _COMPARED + _PLACE
         begin, matching = li.key.begin, li.table.matching
         said = li.said if not (place.subdomains or place.spared or nocase) else _NOTHING
         page = b""
@@ -998,7 +994,7 @@ class _Judging(Work):
     def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, str]:
         """The parameters of a query by the digests that they have on a page."""
         params = self._params_of(query, nocase=nocase)
-        self.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
+        self.spend(len(page) // _COMPARED + len(query) // _HASHED + len(params) * _DIGEST, 0)
         begin, found = key.begun(page), {}
         for param in params:
             text = begin()
@@ -1040,7 +1036,7 @@ class _Judging(Work):
             self.spend(len(query))
             params = query_parameters(canonical_query(query))
             own = self._own[query, nocase] = {param.lower() for param in params} if nocase else params
-        self.spend(len(page) // _COMPARED, len(own) // _DIGESTS_A_TEXT)
+        self.spend(len(page) // _COMPARED + len(query) // _HASHED + len(own) * _DIGEST, 0)
         return set(key.digests(page, own)) == set(digests)
 
 

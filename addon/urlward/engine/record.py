@@ -21,6 +21,8 @@ class Flag:
     NOCASE = 2
     SUBDOMAINS = 4
     SEVERAL_PARAMS = 8
+    DATA = 16
+    """Of a page that an application asks for in place of the entry's, which is a record of its own."""
 
 
 DAY = 86_400
@@ -57,6 +59,11 @@ class Shape(NamedTuple):
     def allow(self) -> bool:
         """True for an ``@@`` entry."""
         return bool(self.flags & Flag.ALLOW)
+
+    @property
+    def is_entry(self) -> bool:
+        """Whether its records are entries, and not what is kept beside one."""
+        return self.kind != MARKER and not self.flags & Flag.DATA
 
     def is_over(self, now: float) -> bool:
         """Whether it has expired, at a number of seconds since 1970-01-01 UTC."""

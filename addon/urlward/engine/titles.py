@@ -18,6 +18,10 @@ _WORD = 8
 _MOST = 255
 """Bytes of a title at most. From each ``/wiki/`` of a path, the rest of it would be looked through."""
 
+_MOST_APART = 2 * _MOST
+"""Characters that one may have before they are put together. Some Pythons, all from before June 2026 among
+them, take the square of the number of marks behind a letter to put these in order."""
+
 OWN_TITLE = (
     rf"(?![_:]|[a-z](?:[^_&]{{,{_WORD}}}_|[^&]{{{_WORD - 1}}}))"
     rf"(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z)){{1,{_MOST}}}+"
@@ -60,7 +64,8 @@ def _title(asked: str) -> str:
         text = asked.encode("latin-1").decode()
     except UnicodeError:
         return ""
-    title = _BLANKS("_", _MARKS("", normalize("NFC", text))).strip("_").removeprefix(":").strip("_")
+    title = normalize("NFC", _BLANKS("_", _MARKS("", text))[:_MOST_APART])
+    title = title.strip("_").removeprefix(":").strip("_")
     if "_" in title or len(title) >= _WORD:
         title = title.partition("#")[0].rstrip("_")
         if len(first := title[:1].upper()) == 1:

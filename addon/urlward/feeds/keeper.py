@@ -349,8 +349,12 @@ class Keeper:
         Raises:
             ArtifactError: it is no good.
         """
-        key = file.key(read_header(data).key_id) or self.key
-        return loading(data, key, file.name, guarded=file.guarded)
+        return loading(data, self._key(file, read_header(data).key_id), file.name, guarded=file.guarded)
+
+    def _key(self, file: ListFile, named: bytes) -> Key:
+        """Key of an id; where there is none, the one that should have been it, for what is said."""
+        found = file.key(named)
+        return found or (self.key if self.key.id == named else next(iter(file.keys), self.key))
 
     def _first(self, file: ListFile, progress: Progress) -> Kept:
         if file.stored:
@@ -387,7 +391,7 @@ class Keeper:
     def _mapped(self, kept: Kept) -> memoryview:
         def check(data: memoryview) -> None:
             header = parse(data).header
-            check_key(header, kept.spec.key(header.key_id) or self.key)
+            check_key(header, self._key(kept.spec, header.key_id))
 
         return self._run.map(kept.watch.path, check)
 

@@ -42,6 +42,8 @@ from urlward.config.fleet import FleetTable
 from urlward.config.tables import join_address
 from urlward.engine.digest import Key, derived
 from urlward.engine.errors import KeyFileError, UrlwardError, fault_text
+from urlward.feeds.source import FetchError
+from urlward.feeds.tls import context
 from urlward.regular import read_regular
 from urlward.state.keys import read_key
 
@@ -312,14 +314,11 @@ class FleetConnection:
         options |= {"username": user, "password": _password(file)}
         if not sentinel:  # which may not know the command
             options["client_name"] = self._who
-        if table.tls:
-            options |= {
-                "ssl_ca_certs": table.ca, "ssl_certfile": table.certificate,
-                "ssl_keyfile": table.key or table.certificate, "ssl_check_hostname": True,
-            }  # fmt: skip
         where = join_address(host, port)
         with _faults(where):
             connection = Encrypted(**options) if table.tls else Plain(**options)
+            if isinstance(connection, Encrypted):
+                connection.ssl_context.context = context(table.ca, table.certificate, table.key)
             try:
                 async with asyncio.timeout(CONNECT_WITHIN):
                     await connection.connect()
@@ -649,7 +648,7 @@ def _faults(where: str) -> Iterator[None]:
     """Context in which what goes wrong with a server becomes an `AwayError`."""
     try:
         yield
-    except (ValkeyError, OSError, EOFError) as e:
+    except (ValkeyError, OSError, EOFError, FetchError) as e:
         raise AwayError(f"{where}: {_reason(e)}") from e
 
 
@@ -660,7 +659,7 @@ _CODE = re.compile(r"[A-Z]{2,20}\b").match
 
 def _reason(error: BaseException) -> str:
     """What is wrong, in words that hold nothing of what was sent."""
-    if isinstance(error, AwayError):
+    if isinstance(error, AwayError | FetchError):
         return str(error)
     cause: BaseException | None = error
     while cause is not None:

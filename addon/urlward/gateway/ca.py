@@ -125,7 +125,7 @@ def describe(one: Authority) -> str:
         f"subject      {certificate.subject.rfc4514_string()}",
         f"SHA-256      {one.fingerprint}",
         f"valid        {certificate.not_valid_before_utc:%Y-%m-%d} to {until}"
-        + (", expired: move its files away, and a new one is made" if one.expired else ""),
+        + (", expired: urlward help modes has how another takes its place" if one.expired else ""),
         f"folder       {one.folder}",
     ]
     present = [(name, form, use) for name, form, use in _FILES if (one.folder / name).exists()]

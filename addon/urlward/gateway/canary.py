@@ -32,6 +32,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import GatewayTable
 from urlward.dns.judge import Faults
 from urlward.engine.errors import UrlwardError, fault_text
+from urlward.gateway.conntrack import Conntrack
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
 from urlward.gateway.system import sysctl
@@ -422,6 +423,7 @@ class Heartbeat:
         self._faults = Faults()
         self._tasks: list[asyncio.Task[None]] = []
         self._lives = asyncio.Event()
+        self._conntrack: Conntrack | None = None
 
     def check(self, port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -436,6 +438,9 @@ class Heartbeat:
 
     def running(self) -> None:
         """Start the heartbeat."""
+        if (addon := ctx.master.addons.get("urlward")) is not None:
+            self._conntrack = Conntrack()
+            addon.port_of = self._conntrack.port
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(lasting("the heartbeat", self._live))]
         canary = canary_of(self._gateway, self._steer_set, lambda _: None, steers=False)
@@ -447,6 +452,8 @@ class Heartbeat:
         for task in self._tasks:
             task.cancel()
         await self._steer_set.close()
+        if self._conntrack is not None:
+            self._conntrack.close()
 
     async def _live(self) -> None:
         while True:

@@ -10,7 +10,7 @@ the packet.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -112,7 +112,7 @@ def closed(
     ways_out: Mapping[int, str],
 ) -> list[str]:
     """Foreign chains that keep clients from the filter, or from what is not filtered, a line each, with the
-    rule that is lacking.
+    rule that is lacking; and those that keep the filter from connections.
 
     Args:
         listing: of all rules, as libnftables-json(5) has it.
@@ -136,7 +136,42 @@ def closed(
         lost = [one for one in met if not rules.let_through(chain, one)]
         if lost:
             said.append(_line(chain, lost, listing))
+    if setup.source != "kept":
+        clients = [
+            _Packet(n, "tcp", port, i, way_out="lo") for n in families for i in interfaces for port in ports
+        ]
+        said += _zones(listing, clients, passed_over)
     return said
+
+
+def _zones(
+    listing: Listing, clients: Sequence[_Packet], passed_over: Collection[tuple[str, str]]
+) -> Iterator[str]:
+    """Foreign chains that give clients' connections a zone, of which the kernel does not tell where one went
+    before it was redirected."""
+    rules = [one["rule"] for one in listing if "rule" in one]
+    chains = {
+        (rule["family"], rule["table"], rule["chain"]): None
+        for rule in rules
+        if (rule["family"], rule["table"]) not in passed_over
+        and any(map(_gives_zone, rule.get("expr", ())))
+        and any(all(_holds(part, one) is not False for part in rule["expr"]) for one in clients)
+    }
+    for family, table, chain in chains:
+        yield (
+            f"table {family} {table}, chain {chain}: gives clients' connections a zone in both "
+            "directions, so that the filter does not learn where one was to go, and closes it: ct original "
+            "zone set, or gateway.keep_source"
+        )
+
+
+def _gives_zone(part: Any) -> bool:
+    """Whether a statement sets a zone that answers have, too."""
+    mangle = _member(part, "mangle")
+    ct = _member(_member(mangle, "key"), "ct")
+    return (
+        _member(ct, "key") == "zone" and _member(ct, "dir") != "original" and bool(_member(mangle, "value"))
+    )
 
 
 def _meets(chain: Mapping[str, Any], packet: _Packet) -> bool:

@@ -30,6 +30,7 @@ from urlward.dns.server import DnsServer, lead_to, make_service
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import BEAT, canary_of
+from urlward.gateway.conntrack import Conntrack
 from urlward.gateway.rules import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
@@ -244,6 +245,7 @@ class Steering:
         self._hooks: ResolverSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._joining: asyncio.Task[None] | None = None
+        self._conntrack: Conntrack | None = None
         self._stopping = False
         self._steer_set.on_full = self._full
         self._said_full = ""
@@ -364,6 +366,8 @@ class Steering:
             addon.page_addresses = frozenset(
                 str(ip_address(page)) for page in self._gateway.dns.page_addresses
             )
+            self._conntrack = Conntrack()
+            addon.port_of = self._policy.port_of = self._conntrack.port
             addon.metrics.shares = self._shared is not None
             addon.metrics.resolvers = self._connections if self._serves_resolvers else None
             if addon.recording is not None:
@@ -408,6 +412,8 @@ class Steering:
             udp.close()
             tcp.close()
         await self._steer_set.close()
+        if self._conntrack is not None:
+            self._conntrack.close()
 
     async def _linger(self) -> None:
         """Answer queries until the kernel leads none here, as it is told where all end, and none is under

@@ -54,7 +54,7 @@ from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, sta
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.connection import is_local
 from urlward.proxy.first_bytes import decide, is_for_origin
-from urlward.proxy.guard import CanaryMark, Guard
+from urlward.proxy.guard import CanaryMark, Guard, PortOf, seen_port
 from urlward.proxy.layers import (
     CloseLayer,
     Handshake,
@@ -138,6 +138,8 @@ _OTHERS = (
 )  # fmt: skip
 _OUT_OF_REACH = "the filter does not connect to this address"
 _TCP_TIMEOUT = 600.0
+_QUIET_TIMEOUT = 7440.0
+"""What a connection may rest for at least on the way (RFC 5382 section 5, REQ-5)."""
 _MAX_PORT = 0xFFFF
 _QUIC_PORTS = frozenset({80, 443, 8443})
 _QUIC_INITIAL = 1200
@@ -162,6 +164,8 @@ class Urlward:
         turns: of clients, where mitmproxy carries their connections.
         probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
+        quiet_timeout: the same where it is relayed and no end of it can be known, as of a tunnel's; from
+            `tcp_timeout` on both sides are asked whether they are there.
         relays_other: whether what is neither HTTP nor TLS is relayed.
         canary: the gateway's, where there is one.
         pool: connections to origins at rest.
@@ -174,6 +178,7 @@ class Urlward:
         keep_source: whether they are connected to from the client's address instead, in transparent mode.
         fleet: connection of this process to the Valkey of several nodes; None where this one is alone.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
+        port_of: gives the port that a client has sent from, where rules of the kernel may have changed it.
     """
 
     def __init__(self) -> None:
@@ -199,6 +204,7 @@ class Urlward:
         self._joined = False
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
+        self.port_of: PortOf = seen_port
         self._others = True
         self.http2 = True
         self.connect_from = ""
@@ -209,7 +215,7 @@ class Urlward:
         self._certificates: Certificates | None = None
         self.origins: Origins
         self._keeps_host = True
-        self.tcp_timeout = _TCP_TIMEOUT
+        self.tcp_timeout, self.quiet_timeout = _TCP_TIMEOUT, _QUIET_TIMEOUT
         self.relays_other = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
@@ -249,6 +255,7 @@ class Urlward:
             )
         self._certificates, self.origins = None, Origins(ctx.options)
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
+        self.quiet_timeout = _QUIET_TIMEOUT if self.tcp_timeout == _TCP_TIMEOUT else self.tcp_timeout
         self.relays_other = ctx.options.urlward_other == "relay"
         if not any(each.option in updated for each in OF_ADDON):
             return
@@ -309,6 +316,7 @@ class Urlward:
             probing=self.probing,
             metrics=self.metrics,
             canary=self.canary,
+            port_of=lambda *of: self.port_of(*of),
             recording=self.recording,
             learner=self.learner,
         )
@@ -494,7 +502,7 @@ class Urlward:
             await asyncio.sleep(RECHECK)
             in_force = self._in_force()
             if in_force != self._judged and self.guard is not None:
-                await self.live.recheck(self.guard)
+                await self.live.recheck(self.guard, partial(self._is_in_force, in_force))
                 self._judged = in_force
 
     async def _watch_authority(self) -> None:
@@ -521,6 +529,9 @@ class Urlward:
         until = self.policy.until(now) if self.policy is not None else 0.0
         macs = self.neighbours.changes if self.neighbours is not None else 0
         return matcher, self.policy, until, macs, now // 86400
+
+    def _is_in_force(self, known: tuple[object, ...]) -> bool:
+        return self._in_force() == known
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""

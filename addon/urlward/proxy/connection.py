@@ -43,6 +43,9 @@ _PROBES: Final = {
 }
 """When a peer that is silent, or takes nothing, counts as gone (tcp(7))."""
 
+_SELDOM: Final = {socket.TCP_KEEPIDLE: 600, socket.TCP_KEEPINTVL: 60, socket.TCP_KEEPCNT: 5}
+"""The same of one that may be asleep: each probe wakes a phone's radio."""
+
 BEHIND, CONNECTING, HELD, SLOWED, LATER, INSPECTED = 1, 2, 4, 8, 32, 64
 """Why a connection is not read: the other one takes no more; that is being opened; a request waits for the
 one before it; the client is slowed; what has come is yet to be looked at; or a response, to be inspected."""
@@ -338,10 +341,10 @@ class Connection:
         if self._events:
             self._poller.entrust(self._fd, self._share)
 
-    def probe(self) -> None:
+    def probe(self, *, seldom: bool = False) -> None:
         """Enable TCP keepalive, so that the kernel notices a peer that is gone."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _PROBES.items():
+        for option, value in (_SELDOM if seldom else _PROBES).items():
             self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def spoil(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is

@@ -76,6 +76,7 @@ class Front(Mode):
         """Find the destination of a connection."""
         mode = self._mode
         address: tuple[str, int] | None = None
+        sockname: tuple[Any, ...] = ()
         tls = False
         if self._reverse:
             address = mode.address
@@ -83,6 +84,7 @@ class Front(Mode):
         elif self.transparent:
             try:
                 address = self._destination(sock)
+                sockname = () if self.keeps_source else sock.getsockname()
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
                 logger.error("no original destination: %s", type(e).__name__)
                 sock.close()
@@ -91,7 +93,7 @@ class Front(Mode):
                 sock.close()  # no rule has redirected it here: it would be one of the filter to itself
                 return
         self.addon.metrics.opened += 1
-        session = Session(self, sock, SessionClient(peername, mode), address, share, tls=tls)
+        session = Session(self, sock, SessionClient(peername, mode, sockname), address, share, tls=tls)
         try:
             session.begin()
             probing = self.addon.probing

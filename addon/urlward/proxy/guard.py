@@ -11,13 +11,14 @@ name a client by no more than that privacy leaves of it, and none a URL, host or
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from mitmproxy import http
@@ -141,6 +142,15 @@ def timestamp(now: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
 
 
+type PortOf = Callable[[int, tuple[Any, ...], tuple[Any, ...]], int]
+"""Port that a client has sent from, by transport, where it came to, and where it seems to come from."""
+
+
+def seen_port(transport: int, ours: tuple[Any, ...], peer: tuple[Any, ...]) -> int:  # noqa: ARG001
+    """The port as it is seen here, where no rule of the kernel that is known of has changed it."""
+    return int(peer[1])
+
+
 def _log(level: int, message: str, *values: object) -> None:
     """Write a log line, ignoring errors: a full disk or a broken handler must not decide what passes."""
     with suppress(Exception):
@@ -186,6 +196,7 @@ class Guard:
             unless `intercept` is ``none``; 0 for none.
         metrics: count what cannot be judged, and where anything is recorded what is.
         canary: a host that is always blocked.
+        port_of: gives the port that a client is recorded with: of a transport, where it came to, and from.
         recording: takes what is to be kept; None where nothing is.
         learner: has URLs of known files learned; None where none are.
         clock: seconds since 1970-01-01 UTC.
@@ -204,6 +215,7 @@ class Guard:
     probing: Probing | None = None
     metrics: Metrics = field(default_factory=lambda: Metrics(time.time()))
     canary: CanaryMark = field(default_factory=CanaryMark)
+    port_of: PortOf = seen_port
     recording: Recording | None = None
     learner: Learner | None = None
     clock: Callable[[], float] = time.time
@@ -574,11 +586,10 @@ class Guard:
         would: bool = False,
     ) -> Hit:
         """Record of a hit, under a new reference."""
-        address, port = client.peername[:2]
         return Hit(
             verdict,
-            address,
-            port,
+            client.peername[0],
+            self.port_of(socket.IPPROTO_TCP, client.sockname, client.peername),
             "http" if names.target else "tls" if names.tls else "tcp",
             "match" if names.target else "peek",
             new_reference(),

@@ -285,9 +285,12 @@ def read_response_head(data: bytes, to_head: bool) -> ResponseHead:
     if codings and (head.length is None or not lengths or last != b"identity"):
         return head
     if lengths:
-        if len(set(lengths)) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
-            raise ValueError("a length that is none")
-        head.length = int(lengths[0])
+        if len(set(lengths)) > 1:
+            raise ValueError("two lengths")
+        if not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
+            head.doubtful = True  # none to browsers, as scripts send that do not know it
+        else:
+            head.length = int(lengths[0])
     return head
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
+from threading import Lock
 from typing import Final
 
 from urlward.config import FilesTable
@@ -21,13 +23,17 @@ from urlward.proxy.head import ResponseHead
 from urlward.proxy.names import Client, Names
 from urlward.proxy.relay import Pending
 from urlward.records.metrics import HASHED
+from urlward.records.privacy import network_of
 from urlward.records.worker import FileAction, KnownFile
 
 CLASSIFIER: Final = "classifier"
 
 AT_ONCE: Final = 0.001
-"""Seconds for which the event loop itself waits for its thread, where that has nothing else to do: where it
-is busy, that would have no time to begin for a second or two."""
+"""Seconds for which the event loop itself waits for a thread that begins at once: where the loop is busy,
+that would have no time to begin for a second or two."""
+
+_THREADS: Final = 4
+"""Client networks for which something is undone at a time."""
 
 _SUSPECTED: Final = Verdict("monitor", "file")
 """Verdict on what a classifier takes for something."""
@@ -47,9 +53,7 @@ class KnownFiles:
         self._inspector = inspector if table.inspects else None
         self._secret = secret
         self._room = Room()
-        self._thread = ThreadPoolExecutor(1, "inflate")
-        self._under_way: deque[Future[bytes]] = deque()
-        """What it has yet to do; some of it may be done."""
+        self._threads = Threads()
 
     def inspection(
         self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
@@ -77,40 +81,84 @@ class KnownFiles:
             facts = facts_of(head.status, head.fields, head.length)
             judge = _Response(table, guard, client, pending, inspector)
             place = self._place(pending.names) if inspector is not None and table.video else ""
-            return Inspection(facts, table, exact, judge, inspector, place, self._room, self._aside)
+            aside = partial(self._threads.begin, network_of(str(client.peername[0])))
+            return Inspection(facts, table, exact, judge, inspector, place, self._room, aside)
         except Exception as e:
             if guard.failed(e, client):
                 return None
             raise
 
     def close(self) -> None:
-        """End its thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _aside(self, work: Callable[[], bytes], then: Callable[[], None]) -> Future[bytes]:
-        """Have something done in the thread (`urlward.files.body.Aside`)."""
-        loop = asyncio.get_running_loop()
-
-        def tell(_: Future[bytes]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits for it
-                loop.call_soon_threadsafe(then)
-
-        under_way = self._under_way
-        while under_way and under_way[0].done():
-            under_way.popleft()
-        done = self._thread.submit(work)
-        if not under_way:
-            wait([done], AT_ONCE)
-        if not done.done():
-            under_way.append(done)
-            done.add_done_callback(tell)
-        return done
+        """End its threads."""
+        self._threads.close()
 
     def _place(self, names: Names) -> str:
         """Keyed digest of the folder that a response is from: what segments of a stream lack is there."""
         folder = names.target.partition("?")[0].rpartition("/")[0]
         text = "\n".join([*names.hosts, folder]).encode("latin-1", "replace")
         return blake2b(text, key=self._secret, digest_size=16).hexdigest()
+
+
+type _Step = tuple[Future[bytes], Callable[[], bytes]]
+
+
+class Threads:
+    """Threads for what takes long, by turns of client networks, none of which has two of them: a few bytes
+    may take 0.2 s, and others would wait for all that one client asks for."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, "inflate")
+        self._lock = Lock()
+        self._waiting: dict[str, deque[_Step]] = {}
+        """What is yet to be done, by network; the next turn is the first one's that is not busy."""
+        self._busy: set[str] = set()
+
+    def begin(self, network: str, work: Callable[[], bytes], then: Callable[[], None]) -> Future[bytes]:
+        """Have something done for a network (`urlward.files.body.Aside`)."""
+        loop = asyncio.get_running_loop()
+
+        def tell(_: Future[bytes]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for it
+                loop.call_soon_threadsafe(then)
+
+        done: Future[bytes] = Future()
+        with self._lock:
+            self._waiting.setdefault(network, deque()).append((done, work))
+            at_once = network not in self._busy and len(self._busy) < _THREADS
+            if at_once:
+                self._busy.add(network)
+        if at_once:
+            self._pool.submit(self._run, network)
+            wait([done], AT_ONCE)
+        if not done.done():
+            done.add_done_callback(tell)
+        return done
+
+    def close(self) -> None:
+        """End them, behind what they are doing."""
+        with self._lock:
+            self._waiting.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, network: str | None) -> None:
+        while network is not None:
+            with self._lock:
+                steps = self._waiting.pop(network, None)
+                if steps is None:
+                    return  # closed
+                done, work = steps.popleft()
+                if steps:
+                    self._waiting[network] = steps  # behind the others
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(work())
+                except BaseException as e:  # noqa: BLE001 - whoever waits is told
+                    done.set_exception(e)
+            with self._lock:
+                self._busy.discard(network)
+                network = next((each for each in self._waiting if each not in self._busy), None)
+                if network is not None:
+                    self._busy.add(network)
 
 
 @dataclass(eq=False, slots=True)

@@ -122,7 +122,8 @@ class WardHttpStream(Carried, mitm.HttpStream):
                     self.stream_id, "a request in the content of another", mitm.ErrorCode.GENERIC_CLIENT_ERROR
                 )
             yield from super()._handle_event(event)
-            if self._over(self.client_state) and self._over(self.server_state):
+            # A WebSocket, which is a layer around what follows, goes on until its connection ends.
+            if self.child_layer is None and self._over(self.client_state) and self._over(self.server_state):
                 self._live.discard(self)
 
     def state_wait_for_request_headers(self, event: mitm.RequestHeaders) -> layer.CommandGenerator[None]:
@@ -197,6 +198,8 @@ class WardHttpStream(Carried, mitm.HttpStream):
                 mitm.ResponseProtocolError(self.stream_id, "not connected", mitm.ErrorCode.CONNECT_FAILED)
             )
             return False
+        if address:
+            self._names = self._names._replace(address=address)
         self.context.server = self.flow.server_conn = connection
         return True
 
@@ -373,6 +376,8 @@ class RelayLayer(Carried, Ends, layer.Layer):
         allowed = not address or self._guard.address_allowed(self.context, self._names, str(address))
         if error or not allowed:
             self.close()
+        elif address:
+            self.relay.connected(str(address))
 
     def _feed(self, event: events.Event) -> None:
         try:

@@ -8,9 +8,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from heapq import heappop, heappush
+from itertools import count, islice
 from math import inf
 
 from urlward.proxy.guard import Guard
@@ -23,7 +24,10 @@ TICK = 5.0
 HEAD_TIMEOUT = 60.0
 """Seconds that a request head may take to come in."""
 
-_SLICE = 0.002
+_SLICE, _REST = 0.002, 3
+"""Seconds before others have their turn, and how many times as long they have after what took longer."""
+_ENOUGH = 1.0
+"""Seconds that all exchanges of a client network but an attacker's take to be judged again."""
 _COMPARED = 512
 """Connections of a client network of which some are closed for want of room."""
 
@@ -164,28 +168,53 @@ class Live:
             if not network.clients:
                 del self._networks[name]
 
-    async def recheck(self, guard: Guard) -> int:
-        """Judge everything under way again, and cut what is listed; returns how many were cut."""
-        cut = 0
-        told: dict[int, Names] = {}
-        async for member in self._in_turns():
-            try:
-                if self._is_cut(member, guard, told):
-                    cut += 1
-                    member.cut()
-            except Exception as e:  # noqa: BLE001 - one that cannot be looked at must not hide the others
-                guard.broken(e, member.client)
-        self._told = told
-        return cut
+    async def recheck(self, guard: Guard, is_current: Callable[[], bool] = lambda: True) -> int:
+        """Judge everything under way again, and cut what is listed; returns how many were cut.
 
-    def _is_cut(self, member: Member, guard: Guard, told: dict[int, Names]) -> bool:
-        for names in member.live():
+        Client networks take turns: of one, a hundred requests on each of its connections may take 30 ms each.
+
+        Args:
+            guard: decides.
+            is_current: whether what that goes by is still in force; where it is not, those who have very much
+                under way are left for the next time.
+        """
+        cut, told, order = set[Member](), dict[int, Names](), count()
+        turns = [(0.0, next(order), _under_way(one, guard)) for one in list(self._networks.values())]
+        begun = time.monotonic()
+        while turns:
+            used, _, under_way = heappop(turns)  # that has had least
+            start = now = time.monotonic()
+            for member, names in under_way:
+                if member not in cut:
+                    self._review(member, names, guard, cut, told)
+                now = time.monotonic()
+                if now - start > _SLICE:
+                    heappush(turns, (used + now - start, next(order), under_way))
+                    break
+            if now - begun > _SLICE:
+                # After what takes long, all else has its time.
+                await asyncio.sleep(_REST * (now - start) if now - start > 2 * _SLICE else 0)
+                begun = time.monotonic()
+                if turns and turns[0][0] > _ENOUGH and not is_current():
+                    self._told |= told
+                    break
+        else:
+            self._told = told
+        return len(cut)
+
+    def _review(
+        self, member: Member, names: Names, guard: Guard, cut: set[Member], told: dict[int, Names]
+    ) -> None:
+        """Judge an exchange again."""
+        try:
             review = guard.review(names, member.client, told=id(names) in self._told)
-            if review == "cut":
-                return True
             if review == "told":
                 told[id(names)] = names  # kept, so that no other comes to have this number
-        return False
+            elif review == "cut" and _is_under_way(names, member):
+                cut.add(member)
+                member.cut()
+        except Exception as e:  # noqa: BLE001 - one that cannot be looked at must not hide the others
+            guard.broken(e, member.client)
 
     async def look_after(self) -> None:
         """End what takes too long, until cancelled."""
@@ -259,6 +288,24 @@ class Live:
                 member.cut()
             self.forget(client)  # who asks again before they are gone is to close others
         return len(closing)
+
+
+def _under_way(network: _Network, guard: Guard) -> Iterator[tuple[Member, Names]]:
+    """The exchanges of a network, each with what it is a part of."""
+    for members in list(network.clients.values()):
+        for member in list(members.values()):
+            try:
+                found = list(member.live())
+            except Exception as e:  # noqa: BLE001 - as of `Live.recheck`
+                guard.broken(e, member.client)
+                continue
+            for names in found:
+                yield member, names
+
+
+def _is_under_way(names: Names, member: Member) -> bool:
+    """Whether a part of a member still has these names, or has them with an address by now."""
+    return any((each.hosts, each.target) == (names.hosts, names.target) for each in member.live())
 
 
 def _some(clients: list[Client], number: int) -> list[Client]:

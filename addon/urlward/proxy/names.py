@@ -33,6 +33,8 @@ _REMEMBERED = 1 << 9
 _SHORT = 1 << 8
 """Characters of fields and authorities whose reading is remembered, since they may be of any length."""
 _FORWARDED_HOST = re.compile(r"(?i:\bhost)[ \t]*=([^;,]*)").findall
+_ORIGIN_OF_URL = re.compile(r"\A[^/:]+://[^/]+").sub
+"""To Zend, a whole URL in such a field is its path."""
 _MOST_FORWARDED = 8
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
@@ -43,6 +45,7 @@ class Client(Protocol):
     Attributes:
         id: unique.
         peername: the client's address and port.
+        sockname: those of this machine that it came to; empty where it was led here untranslated.
         proxy_mode: that the connection came by.
         tls: whether it has begun TLS that ends here.
         alpn: protocol agreed on by ALPN inside TLS.
@@ -51,6 +54,7 @@ class Client(Protocol):
 
     id: str
     peername: tuple[Any, ...]
+    sockname: tuple[Any, ...]
     proxy_mode: mode_specs.ProxyMode
     tls: bool
     alpn: bytes | None
@@ -109,6 +113,7 @@ def as_forwarded(names: Names, fields: RequestFields) -> list[Names]:
     for name, value in fields.forwarded:
         text = value.decode("latin-1")
         if name[-1:] in b"lL":
+            text = _ORIGIN_OF_URL("", text)
             targets[text if text.startswith("/") else f"/{text}"] = None
             continue
         for authority in _FORWARDED_HOST(text) if name[:1] in b"fF" else text.split(","):

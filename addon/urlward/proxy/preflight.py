@@ -16,9 +16,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import Config, FeedTable, Problem
@@ -33,7 +30,7 @@ from urlward.lists.source import NO_FOLDER, ErrorBudget
 from urlward.lists.trust import read_trust
 from urlward.options import FLAGS, OF_ADDON
 from urlward.proxy.addon import block_pages
-from urlward.proxy.authority import CA_FILE
+from urlward.proxy.authority import CA_FILE, authority_problem, passphrase_of
 from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 from urlward.regular import open_regular, read_regular
@@ -336,18 +333,15 @@ class Preflight:
         folder = Path(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR))  # noqa: PTH111 - never raises
         path = folder / CA_FILE
         try:
-            data = read_regular(path)
-            passphrase = self._config.mitmproxy.get("cert_passphrase")
-            load_pem_private_key(data, str(passphrase).encode() if passphrase else None)
-            x509.load_pem_x509_certificates(data)
+            problem = authority_problem(read_regular(path), passphrase_of(self._settings.extra))
         except FileNotFoundError:
-            if (problem := _makeable(folder)) is not None:
-                yield self._problem("confdir", problem)
+            if (text := _makeable(folder)) is not None:
+                yield self._problem("confdir", text)
         except OSError as e:
             yield self._problem("confdir", f"{path}: {e.strerror or e}")
-        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
-            text = "not a certificate with its key: move it away, and new ones are made"
-            yield self._problem("confdir", f"{path}: {text}")
+        else:
+            if problem:
+                yield self._problem("confdir", f"{path}: {problem}")
 
     def _state(self) -> Iterator[Problem]:
         config = self._config

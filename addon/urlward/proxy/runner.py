@@ -26,7 +26,7 @@ from urlward.config.tables import join_address
 from urlward.lines import finish, say
 from urlward.proxy.access import Authentication
 from urlward.proxy.addon import Urlward
-from urlward.proxy.authority import key_size_of, make_authority
+from urlward.proxy.authority import key_size_of, make_authority, passphrase_of
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import raise_limit
 from urlward.proxy.live import Live
@@ -394,6 +394,8 @@ def _without_lists(
             urlward_keep_source=settings.config.gateway.keep_source,
             **({} if names_authorities else system_authorities()),
             **({"confdir": settings.confdir} if settings.confdir else {}),
+            # With the folder, in which it opens the key.
+            cert_passphrase=passphrase_of(settings.extra),
         )
     except exceptions.OptionsError as e:
         raise RunError(str(e)) from e

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
+from urlward.engine.url import is_address
 from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
+
+UNANSWERED_FOR: Final = 1.0
+"""Seconds that an address has which a client has dialled, until others of its name are tried beside it."""
 
 ENDED_FOR: Final = 60.0
 """Seconds of silence that a client gets for an answer which sends no more."""
@@ -71,6 +75,7 @@ class Mode:
         poller: of the sockets of all modes: a client has one share of the processor for all of them.
         lingering: closes connections that may still be sending behind an answer.
         resting: has what waits of a response go on, where its origin rests.
+        seeking: has the others looked for where a dialled address is silent.
     """
 
     def __init__(self, spec: mode_specs.ProxyMode, addon: Urlward) -> None:
@@ -80,6 +85,7 @@ class Mode:
         self.poller = self.loop.poller
         self.lingering = Delay(LINGER)
         self.resting = Delay(REST)
+        self.seeking = Delay(UNANSWERED_FOR)
 
     @property
     def keeps_source(self) -> bool:
@@ -93,6 +99,7 @@ class SessionClient:
 
     peername: tuple[Any, ...]
     proxy_mode: mode_specs.ProxyMode
+    sockname: tuple[Any, ...] = ()
     tls: bool = False
     sni: str | None = None
     alpn: bytes | None = None
@@ -159,8 +166,9 @@ class Session(HttpEnds, Member):
 
     __slots__ = (
         "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_mode",
-        "_origin", "_over", "_passes", "_place", "_reaching", "_relay", "_server", "_shaking", "_shared",
-        "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client", "send_server", "share",
+        "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay", "_seeks", "_server",
+        "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy", "_upstream_tls", "client",
+        "send_client", "send_server", "share",
     )  # fmt: skip
 
     client: SessionClient
@@ -197,12 +205,17 @@ class Session(HttpEnds, Member):
         self._over = False
         """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
+        self._probed = False
+        """Whether the kernel asks both ends whether they are there."""
         self._lingers: list[Task] | None = None
         self._passes: list[Task] | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
         self._reaching: Lookup | Opening | None = None
         """How."""
+        self._seeks: list[Task] | None = None
+        """What looks for another address if the client's does not answer, until it does."""
+        self._sought: Lookup | None = None
         self._origin = NOWHERE
         self._server: Connection | None = None
         self._client: Connection = (
@@ -448,6 +461,7 @@ class Session(HttpEnds, Member):
         host, port = self._origin.host, self._origin.port
         literal = literal_address(host, port)
         if literal is not None:
+            self._seeks = self._mode.seeking.call(self._look_elsewhere)
             self._found((literal,))
         else:
             self._reaching = self._mode.addon.resolver.look_up(
@@ -464,21 +478,12 @@ class Session(HttpEnds, Member):
     def _found(self, addresses: Sequence[Address]) -> None:
         self._reaching = None
         try:
-            addon, guard, client = self._mode.addon, self._guard, self.client
-            host, port = self._origin.host, self._origin.port
-            allowed = [
-                each
-                for each in addresses
-                if addon.may_reach(client, str(each[0]), port, named=each[0] != host)
-            ]
+            addon = self._mode.addon
+            allowed = self._within_reach(addresses)
             if not allowed:
                 self._not_connected(self._out_of_reach() if addresses else None)
                 return
-            passed = [
-                each
-                for each in allowed
-                if each[0] == host or not guard.lists_address(str(each[0]), port, client)
-            ]
+            passed = self._passed(allowed)
             if not passed:
                 self._not_connected(self._listed(str(allowed[0][0])))
                 return
@@ -491,6 +496,19 @@ class Session(HttpEnds, Member):
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
 
+    def _within_reach(self, addresses: Sequence[Address]) -> list[Address]:
+        """Those that the client may be led to."""
+        host, port = self._origin.host, self._origin.port
+        may_reach = self._mode.addon.may_reach
+        return [
+            each for each in addresses if may_reach(self.client, str(each[0]), port, named=each[0] != host)
+        ]
+
+    def _passed(self, addresses: Sequence[Address]) -> list[Address]:
+        """Those that are not listed, but for one that is the host itself, which is judged."""
+        host, port, lists = self._origin.host, self._origin.port, self._guard.lists_address
+        return [each for each in addresses if each[0] == host or not lists(str(each[0]), port, self.client)]
+
     def _opened(self, sock: socket.socket | None, error: OSError | None) -> None:
         self._reaching = None
         try:
@@ -498,8 +516,11 @@ class Session(HttpEnds, Member):
                 if error is not None and is_shortage(error):
                     self._not_connected(plain(503, "The filter has no room for another connection."))
                 else:
-                    self._not_connected(None)
+                    self._look_elsewhere()
+                    if self._sought is None:
+                        self._not_connected(None)
                 return
+            self._seek_no_more()
             try:
                 address = str(sock.getpeername()[0])
             except OSError:
@@ -514,6 +535,40 @@ class Session(HttpEnds, Member):
                 self._reached()
         except Exception as e:  # noqa: BLE001 - as above
             self.broken(e)
+
+    def _look_elsewhere(self) -> None:
+        """Look up the name whose address the client has dialled, and which does not answer: by itself the
+        client would go on to the next of that name, and here it has been told that this one answers."""
+        if self._seeks is None:
+            return
+        self._seek_no_more()
+        names = [name for names in self._relay.live[:1] for name in names.hosts if not is_address(name)]
+        if len(names) == 1 and not isinstance(self.client.proxy_mode, mode_specs.ReverseMode):
+            client = str(self.client.peername[0])
+            self._sought = self._mode.addon.resolver.look_up(
+                names[0], self._origin.port, client, self._found_elsewhere
+            )
+
+    def _found_elsewhere(self, addresses: Sequence[Address]) -> None:
+        self._sought = None
+        others = [each for each in addresses if each[0] != self._origin.host]
+        if len(others) == len(addresses):
+            others = []  # the client has it from elsewhere, and may mean that one alone
+        if not isinstance(self._reaching, Opening):
+            self._found(others)
+            return
+        try:
+            self._reaching.add(self._passed(self._within_reach(others)))
+        except Exception as e:  # noqa: BLE001 - as above
+            self.broken(e)
+
+    def _seek_no_more(self) -> None:
+        if self._seeks is not None:
+            self._seeks.clear()
+            self._seeks = None
+        if self._sought is not None:
+            self._sought.cancel()
+            self._sought = None
 
     def _begin_tls(self) -> None:
         server = self._server
@@ -733,6 +788,7 @@ class Session(HttpEnds, Member):
     def _give_up(self) -> None:
         """Stop waiting for an origin."""
         self._looking = 0.0
+        self._seek_no_more()
         if self._reaching is not None:
             self._reaching.cancel()
             self._reaching = None
@@ -858,6 +914,14 @@ class Session(HttpEnds, Member):
             self._since = now
         elif now - self._since >= self._patience:
             self.cut()
+        elif (
+            self._server is not None
+            and not self._probed
+            and now - self._since >= self._mode.addon.tcp_timeout
+        ):
+            self._probed = True
+            for connection in (self._client, self._server):
+                connection.probe(seldom=True)
 
     def leave(self) -> None:
         """Accept nothing more, where the protocol can say so, and end with what is under way."""
@@ -871,7 +935,9 @@ class Session(HttpEnds, Member):
         if isinstance(self._client, Lane) and self._server is None and self.idle():
             return 0.0  # there is nothing to keep for the next stream that would not soon be made anew
         if not self._client.at_end or self._over:
-            return limit
+            server = self._server
+            rests = self._relay.endless and server is not None and not server.at_end and self.idle()
+            return self._mode.addon.quiet_timeout if rests and not isinstance(self._client, Lane) else limit
         # A client that has closed its connection cannot be told from one that only sends no more.
         return min(limit, GONE_AFTER if self._relay.unanswered else ENDED_FOR)
 

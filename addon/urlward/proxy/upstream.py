@@ -285,6 +285,12 @@ class Opening:
         self._done = None
         self._end()
 
+    def add(self, addresses: Sequence[Address]) -> None:
+        """Try these, too, beside those that have yet to answer."""
+        self._addresses = [*self._addresses, *addresses]
+        if self._timer is None and self._addresses:
+            self.start()
+
     def start(self) -> None:
         """Try the next address; `done` may be called at once."""
         self._timer = None

@@ -19,6 +19,8 @@ from contextlib import suppress
 
 from urlward.config.records import FACILITIES, StoreTable
 from urlward.config.tables import split_address
+from urlward.feeds.source import FetchError
+from urlward.feeds.tls import context
 from urlward.records.event import FIELDS, PERSONAL, VERSION, Event, time_text
 from urlward.records.store import StoreError
 
@@ -134,13 +136,13 @@ def open_syslog(table: StoreTable) -> SyslogStore:
         StoreError: the file of authorities cannot be read.
     """
     assert table.address is not None
-    context = None
+    secured = None
     if table.tls:
         try:
-            context = ssl.create_default_context(cafile=table.ca)
-        except (OSError, ssl.SSLError) as e:
-            raise StoreError(f"{table.ca or 'authorities'}: {_reason(e)}") from e
-    return SyslogStore(table.address, table.facility, context)
+            secured = context(table.ca)
+        except FetchError as e:
+            raise StoreError(str(e)) from e
+    return SyslogStore(table.address, table.facility, secured)
 
 
 def _send_all(connection: socket.socket, data: bytes) -> None:
