@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from inspect import iscoroutinefunction
 from pathlib import Path
 from types import SimpleNamespace
@@ -390,6 +391,17 @@ async def test_a_handshake_may_not_take_for_ever(addon: Urlward) -> None:
     assert (member.head(), member.client) == (0, client)
     addon.tls_established_client(TlsData(client, top.context))
     assert list(addon.live) == []
+
+
+async def test_an_origin_over_quic_has_its_ciphers(tctx: taddons.context) -> None:
+    """mitmproxy reads `ciphers_server` in its own words there, and the origin would not be reached."""
+    suites = import_module("aioquic.tls").CipherSuite.__members__
+    addon = tctx.master.addons.get("urlward")
+    for mode, kept in (("reverse:http3://203.0.113.10", False), ("reverse:dtls://203.0.113.10:443", True)):
+        server = Server(address=("203.0.113.10", 443), transport_protocol="udp")
+        await addon.server_connect(ServerConnectionHookData(server, make_context(mode).client))
+        assert (not server.cipher_list) is kept
+        assert set(server.cipher_list) <= set(suites)
 
 
 async def test_the_filter_does_not_connect_to_itself(tctx: taddons.context) -> None:

@@ -143,6 +143,7 @@ _QUIET_TIMEOUT = 7440.0
 _MAX_PORT = 0xFFFF
 _QUIC_PORTS = frozenset({80, 443, 8443})
 _QUIC_INITIAL = 1200
+_QUIC_CIPHERS = ["AES_256_GCM_SHA384", "AES_128_GCM_SHA256", "CHACHA20_POLY1305_SHA256"]
 
 
 class Urlward:
@@ -646,6 +647,14 @@ class Urlward:
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         """Look a name up before it is connected to: its address may be listed."""
         server, guard = data.server, self.guard
+        mode = data.client.proxy_mode
+        if (
+            server.transport_protocol == "udp"
+            and isinstance(mode, mode_specs.ReverseMode)
+            and mode.scheme != "dtls"
+        ):
+            # mitmproxy finds no OpenSSL words, as `ciphers_server` has them, in QUIC.
+            server.cipher_list = _QUIC_CIPHERS
         if server.address is None or server.transport_protocol != "tcp" or guard is None:
             return
         host, port = server.address[:2]
