@@ -9,9 +9,10 @@ from e2e.support import RawOrigin
 from feeds.fetch_support import PATH_KEY, answering, drip, head, know_no_names, refusal
 from urlward.config import Config, FeedTable, GatewayTable
 from urlward.engine.nat64 import Nat64
+from urlward.engine.scope import Scope, scope
 from urlward.feeds import fetch
 from urlward.feeds.feed import Feed
-from urlward.feeds.fetch import Deadline, Scope, connect, resolve, scope
+from urlward.feeds.fetch import Deadline, connect, resolve
 from urlward.feeds.source import FeedOrigin, FetchError, origin
 
 SHORT = 0.25

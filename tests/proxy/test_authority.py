@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from urlward.proxy.authority import (
     CA_FILE,
@@ -43,13 +43,19 @@ type Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Priva
 OWN, OTHER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 
 
-def certificate(key: Key, ca: bool = True) -> bytes:
+def certificate(key: Key, *more: x509.ExtensionType, ca: bool = True) -> bytes:
     """A certificate of a key, signed by another, as PEM."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Example filter")])
     since = datetime(2027, 1, 1, tzinfo=UTC)
     made = x509.CertificateBuilder(name, name, key.public_key(), 1, since, since + timedelta(days=1))
-    signed = made.add_extension(x509.BasicConstraints(ca, None), critical=True).sign(OTHER, hashes.SHA256())
-    return signed.public_bytes(Encoding.PEM)
+    for extension in (x509.BasicConstraints(ca, None), *more):
+        made = made.add_extension(extension, critical=True)
+    return made.sign(OTHER, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def for_use(*, signs: bool) -> x509.KeyUsage:
+    """A keyUsage extension."""
+    return x509.KeyUsage(True, False, False, False, False, signs, False, False, False)
 
 
 def secret(key: Key, passphrase: bytes = b"") -> bytes:
@@ -64,6 +70,11 @@ def test_an_authority_of_ones_own_can_sign_or_its_file_is_refused() -> None:
         assert authority_problem(good) == authority_problem(good, "of another file") == ""
     assert "its first certificate is not its key's" in authority_problem(secret(OWN) + above + own)
     assert "is no authority's" in authority_problem(secret(OWN) + certificate(OWN, ca=False))
+    for signs in (True, False):
+        other = "is for other uses" in authority_problem(secret(OWN) + certificate(OWN, for_use(signs=signs)))
+        assert other is not signs
+    x400 = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"0\x04\xa3\x02\x05\0")
+    assert "extensions that cannot be read" in authority_problem(secret(OWN) + certificate(OWN, x400))
     sealed = secret(OWN, b"secret") + own
     assert authority_problem(sealed, "secret") == ""
     for passphrase in (None, "another"):

@@ -76,9 +76,12 @@ def test_answer(host: str, path: str, status: int | None) -> None:
         ("paged.example", "/", [("X-Original-URL", "/listed")], 451),
         ("paged.example", "/", [("X-Rewrite-URL", "http://plain.example/listed")], 451),
         ("paged.example", "/", [("x_rewrite_url", "listed?x")], 451),
+        ("paged.example", "/", [("X.Original!URL", "/listed")], 451),
         ("plain.example", "/", [("X-Rewrite-Url", "/listed")], None),
         ("plain.example", "/", [("X-Forwarded-Host", "blocked.example:80")], 451),
         ("plain.example", "/", [("X-Forwarded-Host", "a b, blocked.example")], 451),
+        ("plain.example", "/", [("X-Forwarded-Host", "a blocked.example")], 451),
+        ("plain.example", "/", [("X.Forwarded.Host", "blocked.example\tb")], 451),
         (
             "plain.example",
             "/",

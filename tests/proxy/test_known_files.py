@@ -365,7 +365,14 @@ async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pyt
         monkeypatch.setattr(known_files, "AT_ONCE", seconds)
         return threads.begin(network, work, partial(told.append, name))
 
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     try:
+        with monkeypatch.context() as short:
+            short.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError):
+                begin(lambda: b"", "without a thread", LONG)
         for _ in range(3):
             assert begin(lambda: b"at once", "at once", LONG).done()
         late = begin(slow, "late", 0.001)

@@ -16,6 +16,7 @@ from mitmproxy import platform
 from conftest import nobody_listens, until
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset
+from urlward.engine.scope import Scope
 from urlward.proxy import connection, forward, front, upstream
 from urlward.proxy.connection import BEHIND, LOW, Connection, is_local
 from urlward.proxy.poller import READ, Poller
@@ -737,19 +738,27 @@ async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) ->
 
 
 @pytest.mark.parametrize(
-    ("found", "silent", "passes"),
+    ("found", "silent", "least", "passes"),
     [
-        (("127.0.0.2", "127.0.0.1"), False, True),
-        (("127.0.0.2", "127.0.0.1"), True, True),
-        (("127.0.0.3", "127.0.0.1"), False, False),
-        (("127.0.0.2",), False, False),
+        (("127.0.0.2", "127.0.0.1"), False, Scope.HOST, True),
+        (("127.0.0.2", "127.0.0.1"), True, Scope.HOST, True),
+        (("127.0.0.3", "127.0.0.1"), False, Scope.HOST, False),
+        (("127.0.0.2",), False, Scope.HOST, False),
+        (("127.0.0.2", "127.0.0.1"), False, Scope.GLOBAL, False),
+        (("127.0.0.2", "127.0.0.1"), False, Scope.LINK, False),
     ],
-    ids=["refuses", "is silent", "is not its own", "is its only one"],
+    ids=["refuses", "is silent", "is not its own", "is its only one", "is farther", "is not this machine's"],
 )
 async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tried(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], silent: bool, passes: bool
+    rig: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    found: tuple[str, ...],
+    silent: bool,
+    least: Scope,
+    passes: bool,
 ) -> None:
-    """A client does so by itself, but here each address takes its connection."""
+    """A client does so by itself, but here each address takes its connection. None is nearer to the filter:
+    the client may run the name, and name its neighbours there."""
     connect = Opening._connect
 
     def wait(opening: Opening, address: Address) -> bool:
@@ -757,6 +766,8 @@ async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tr
 
     monkeypatch.setattr(Opening, "_connect", wait)
     monkeypatch.setattr("urlward.proxy.session.UNANSWERED_FOR", 0.0)
+    is_far = {"127.0.0.2": least, "127.0.0.1": min(least, Scope.LINK)}
+    monkeypatch.setattr("urlward.proxy.session.scope", is_far.__getitem__)
     await rig.start(answer, "transparent")
     monkeypatch.setattr(platform, "original_addr", lambda _: ("127.0.0.2", rig.origin_port))
     rig.lead(*((address, rig.origin_port) for address in found))

@@ -377,6 +377,23 @@ def test_what_others_have_put_there_is_written_over(theirs: bytes, tmp_path: Pat
     assert (header.serial, content(place)) == (2, content_of(LISTS[1]))
 
 
+def test_what_the_key_before_has_signed_is_offered_and_written_no_more(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for data in LISTS[:2]:
+        lists.publish("phish", data)
+    (tmp_path / "body").write_bytes(THEIRS.pem())
+    lists = Lists(place, config)
+    place.writes = 0
+    for _ in range(2):
+        lists.offer("phish")
+    assert place.writes == 0
+    lists.publish("phish", LISTS[2])
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, check_signature(header)) == (3, THEIRS.public)
+
+
 def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> None:
     place, config = Watched(tmp_path), configured(tmp_path)
     lists = leading(place, config)

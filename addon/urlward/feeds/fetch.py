@@ -26,9 +26,8 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import IntEnum
 from http.client import HTTPException, IncompleteRead
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import unquote, urljoin
@@ -40,6 +39,7 @@ from urllib3.util import Url, parse_url
 from werkzeug.http import parse_date, parse_dict_header
 
 from urlward.engine.nat64 import WELL_KNOWN, WELL_KNOWN_NAT64, Nat64
+from urlward.engine.scope import Scope, scope
 from urlward.feeds.body import ACCEPTED, BodyLimits, content
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Reason, Validators
 from urlward.feeds.tls import context, proxy_context
@@ -553,37 +553,6 @@ def _cause(error: Exception) -> Exception:
             break
         error = inner
     return error
-
-
-class Scope(IntEnum):
-    """Scope of an address: from how far away it can be reached, nearest first."""
-
-    HOST = 0
-    LINK = 1
-    PRIVATE = 2
-    GLOBAL = 3
-
-
-def scope(address: str, nat64: Nat64 = WELL_KNOWN_NAT64) -> Scope:
-    """The scope of an IP address (RFC 6890), or of the IPv4 address that it stands for.
-
-    Args:
-        address: whose.
-        nat64: prefixes of the network's translators.
-
-    Raises:
-        ValueError: not an address.
-    """
-    ip = ip_address(address)
-    if isinstance(ip, IPv6Address):
-        inner = nat64.inner(ip) or ip.ipv4_mapped or ip.sixtofour
-        if inner is not None:
-            return scope(str(inner))
-    if ip.is_loopback or ip.is_unspecified:
-        return Scope.HOST
-    if ip.is_link_local:
-        return Scope.LINK
-    return Scope.GLOBAL if ip.is_global else Scope.PRIVATE
 
 
 def reached(sock: socket.socket, nat64: Nat64 = WELL_KNOWN_NAT64) -> Scope:

@@ -106,11 +106,14 @@ def authority_problem(data: bytes, passphrase: str | None = None) -> str:
     elif not isinstance(key, ec.EllipticCurvePrivateKey):
         return "its key is neither RSA nor of an elliptic curve (ECDSA)"
     try:
-        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return ""
-    except (x509.ExtensionNotFound, ValueError):
-        pass
-    return "its certificate is no authority's (basicConstraints), so clients take none signed by it"
+        extensions = [one.value for one in certificate.extensions]
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return "its certificate has extensions that cannot be read"
+    if not any(isinstance(one, x509.BasicConstraints) and one.ca for one in extensions):
+        return "its certificate is no authority's (basicConstraints), so clients take none signed by it"
+    if any(isinstance(one, x509.KeyUsage) and not one.key_cert_sign for one in extensions):
+        return "its certificate is for other uses (keyUsage), so clients take none signed by it"
+    return ""
 
 
 def _cut(text: str, size: int) -> str:

@@ -44,9 +44,9 @@ _OF_WEIGHT = frozenset(
 )  # fmt: skip
 _CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 _OF_HOP = frozenset({b"te", b"proxy-connection", b"proxy-authorization"})
-# To CGI and what follows it `-` and `_` are one.
+# To CGI and what follows it `-` and `_` are one; so is a dot to PHP, and any sign to lighttpd.
 _FORWARDS_URL = re.compile(
-    rb"(?i:forwarded|x[-_](?:rewrite[-_]url|original[-_]url|forwarded[-_]host))"
+    rb"(?i:forwarded|x[^0-9A-Za-z](?:(?:rewrite|original)[^0-9A-Za-z]url|forwarded[^0-9A-Za-z]host))"
 ).fullmatch
 # W3C Fetch and its forerunners: a browser asks ahead of whoever sits in front of it.
 _SAYS_PURPOSE = re.compile(rb"(?i:(?:sec-)?purpose|x-moz)").fullmatch

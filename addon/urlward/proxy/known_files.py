@@ -125,10 +125,12 @@ class Threads:
         with self._lock:
             self._waiting.setdefault(network, deque()).append((done, work))
             at_once = network not in self._busy and len(self._busy) < _THREADS
-            if at_once:
-                self._busy.add(network)
+        try:
+            self._pool.submit(self._run)
+        except RuntimeError:  # such as no room for another thread
+            done.cancel()
+            raise
         if at_once:
-            self._pool.submit(self._run, network)
             wait([done], AT_ONCE)
         if not done.done():
             done.add_done_callback(tell)
@@ -140,15 +142,9 @@ class Threads:
             self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, network: str | None) -> None:
-        while network is not None:
-            with self._lock:
-                steps = self._waiting.pop(network, None)
-                if steps is None:
-                    return  # closed
-                done, work = steps.popleft()
-                if steps:
-                    self._waiting[network] = steps  # behind the others
+    def _run(self) -> None:
+        while (turn := self._take()) is not None:
+            network, done, work = turn
             if done.set_running_or_notify_cancel():
                 try:
                     done.set_result(work())
@@ -156,9 +152,19 @@ class Threads:
                     done.set_exception(e)
             with self._lock:
                 self._busy.discard(network)
-                network = next((each for each in self._waiting if each not in self._busy), None)
-                if network is not None:
-                    self._busy.add(network)
+
+    def _take(self) -> tuple[str, Future[bytes], Callable[[], bytes]] | None:
+        """The next step, and whose it is; None where all that wait have one under way."""
+        with self._lock:
+            network = next((each for each in self._waiting if each not in self._busy), None)
+            if network is None:
+                return None
+            self._busy.add(network)
+            steps = self._waiting.pop(network)
+            step = steps.popleft()
+            if steps:
+                self._waiting[network] = steps  # behind the others
+            return network, *step
 
 
 @dataclass(eq=False, slots=True)

@@ -33,6 +33,8 @@ _REMEMBERED = 1 << 9
 _SHORT = 1 << 8
 """Characters of fields and authorities whose reading is remembered, since they may be of any length."""
 _FORWARDED_HOST = re.compile(r"(?i:\bhost)[ \t]*=([^;,]*)").findall
+_BETWEEN_HOSTS = re.compile(r"[,\s]+").split
+"""In X-Forwarded-Host; at blanks, too, to Rack."""
 _ORIGIN_OF_URL = re.compile(r"\A[^/:]+://[^/]+").sub
 """To Zend, a whole URL in such a field is its path."""
 _MOST_FORWARDED = 8
@@ -116,7 +118,7 @@ def as_forwarded(names: Names, fields: RequestFields) -> list[Names]:
             text = _ORIGIN_OF_URL("", text)
             targets[text if text.startswith("/") else f"/{text}"] = None
             continue
-        for authority in _FORWARDED_HOST(text) if name[:1] in b"fF" else text.split(","):
+        for authority in _FORWARDED_HOST(text) if name[:1] in b"fF" else _BETWEEN_HOSTS(text):
             with suppress(UrlError):  # what is no host is none to them either
                 hosts[split_authority(authority.strip(' \t"'))[0]] = None
     for host in ("", *names.hosts):

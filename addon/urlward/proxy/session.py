@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
+from urlward.engine.scope import Scope, scope
 from urlward.engine.url import is_address
 from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
-from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection
+from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection, is_local
 from urlward.proxy.first_bytes import HTTP, Decision, decide
 from urlward.proxy.forward import ForwardRelay
 from urlward.proxy.head import RequestHead
@@ -551,16 +552,29 @@ class Session(HttpEnds, Member):
 
     def _found_elsewhere(self, addresses: Sequence[Address]) -> None:
         self._sought = None
-        others = [each for each in addresses if each[0] != self._origin.host]
-        if len(others) == len(addresses):
-            others = []  # the client has it from elsewhere, and may mean that one alone
-        if not isinstance(self._reaching, Opening):
-            self._found(others)
-            return
         try:
-            self._reaching.add(self._passed(self._within_reach(others)))
+            others = self._as_far(addresses)
+            if isinstance(self._reaching, Opening):
+                self._reaching.add(self._passed(self._within_reach(others)))
+            else:
+                self._found(others)
         except Exception as e:  # noqa: BLE001 - as above
             self.broken(e)
+
+    def _as_far(self, addresses: Sequence[Address]) -> list[Address]:
+        """Those of a name that may stand for the one dialled. Whoever runs the name, such as the client, must
+        not lead the filter to where clients do not get: to this machine, or from the internet into a network
+        behind it."""
+        dialled = self._origin.host
+        if all(each[0] != dialled for each in addresses):
+            return []  # the client has it from elsewhere, and may mean that one alone
+        least = scope(dialled)
+
+        def is_near(address: str) -> bool:
+            # All of this machine's are as good as loopback.
+            return scope(address) < least or (least > Scope.HOST and is_local(address))
+
+        return [each for each in addresses if each[0] != dialled and not is_near(str(each[0]))]
 
     def _seek_no_more(self) -> None:
         if self._seeks is not None:

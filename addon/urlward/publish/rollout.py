@@ -541,7 +541,7 @@ class Lists:
                 # By who led before, or the record is of a copy of old: nodes go by serials, so above it.
                 self._rise(name, channel, offered)
                 return False
-            if serial and offered != serial:
+            if serial and offered != serial and not self._is_version(found, name, serial):
                 changed.append((channel, serial, NEW if found is None else found.tag))
             elif serial and anew:
                 others.append((channel, serial))
@@ -663,6 +663,14 @@ class Lists:
                 if check_signature(header) == self._signing.public:
                     return header.serial
         return 0
+
+    def _is_version(self, found: PlacedObject | None, name: str, serial: int) -> bool:
+        """Whether an offered artifact is a version as it is kept, by its header: what the signing key before
+        has signed is offered until the list changes."""
+        if found is None:
+            return False
+        kept = self._place.read(f"{VERSIONS}/{name}/{serial}.ward", HEADER_SIZE)
+        return kept is not None and kept.data == found.data
 
     def _rise(self, name: str, channel: str, above: int) -> None:
         """Issue what a channel is to have above a serial that is offered there."""
