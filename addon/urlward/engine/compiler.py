@@ -20,7 +20,6 @@ from zlib import crc32
 from urlward.engine.digest import DIGEST_SIZE, HOST_END, SEGMENT_LETTERS, Key, mark_of
 from urlward.engine.entry import PDQ, Entry, Kind
 from urlward.engine.perceptual import record
-from urlward.engine.readings import page_by_number
 from urlward.engine.record import (
     BEGINNINGS,
     MARKER,
@@ -39,6 +38,7 @@ from urlward.engine.record import (
     prefix_letters,
 )
 from urlward.engine.sieve import write_sieve
+from urlward.engine.topics import page_by_number
 from urlward.engine.url import is_address
 
 MAX_PATTERN = 255

@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from urlward.engine import data_routes, pictures, topics
 from urlward.engine.errors import UrlError
+from urlward.engine.extensions import FILES, SCRIPTS, is_file
 from urlward.engine.titles import OWN_TITLE, titled
 from urlward.engine.url import (
-    C0_AND_SPACE,
     LETTERS,
     MAX_DECODES,
     MAX_ODD_PATH,
@@ -35,36 +36,16 @@ from urlward.engine.url import (
     unescape_once,
     without_dots,
 )
+from urlward.engine.words import behind, search_for
 
-# Where sites have their own service for pictures, or pictures in several sizes (`_pictures`), and where the
-# data of pages (`_page_of_data`) and ways into topics (`_topics`).
-_PICTURES = (
-    r"_(?:ipx/|(?:(?:next|vercel|amplify)/)?image|data/i/|[0-9AUTO]+x[0-9AUTO]+_)"
-    r"|\.(?:netlify/images|media/t_)|image/(?:cache|upload)/"
-    r"|i\.php(?:/|\Z)|media/pages/|a(?:pp/uploads/|ttachment\.php\Z)|wp-content/uploads/|optimized/"
-    r"|c(?:dn(?:-cgi/image|/shop)/|ache/|ontent/images/size/)|data/(?:preview|sample|jpeg|thumbnails)/|normal_"
-    r"|generated-thumbnails/|zp-core/|phoca_thumb_|var/(?:thumbs|resizes)/"
-    r"|s(?:tyles/[^/]+/public/|/files/|mall/|torage/m/|ample[_/])|t(?:humb(?:/|nail[/_]|s?_))"
-    r"|uploads/(?:placeholder|thumb|small|medium)2?x?/|[0-9]{13,}s\.|(?:180x18|360x36|720x72)0/"
-)
-_SIZE_BEHIND = r"\.(?:md|th|thumb|serendipityThumb)"
-"""What Chevereto, Discuz and Serendipity put between a picture's name and its extension."""
-_DATA = (
-    r"_n(?:ext/data|uxt/static)/|(?:products|u)/[^/]+\.js|l/latest\.json"
-    "|api/(?:(?:topic|category|user|post|discussions|v1/videos|public/(?:share|dl))/|v[34]/post|v2/Album)"
-)
-_TOPICS = (
-    r"t/(?:[^/]+/)?[0-9]|(?:topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+)/[0-9]+\Z|thread-[0-9]+-|topic,"
-    r"|forum\.php\Z"
-    r"|res/[0-9][^/.+]*(?:\+50|-100)\."
-)
+_TELLING = (*pictures.TELLING, *data_routes.TELLING, *topics.TELLING)
+_may_be_a_programs = search_for(_TELLING)
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
-    rf"(?=/)(?:/(?!{_DATA}|{_PICTURES}|{_TOPICS}|wiki/(?!{OWN_TITLE}\Z))"
+    rf"(?=/)(?:/(?!{behind('/', _TELLING)}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    rf"(?:/|(?:(?!{_SIZE_BEHIND}\.)"
-    r"\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
+    rf"(?:/|(?:\.(?![pP][hH][pP].|{behind(r'\.', _TELLING)})"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _PARAMETER = rf"(?!t(?:itle=(?!{OWN_TITLE}(?:&|\Z))|opic=[0-9]+\.[mn]))[!-\"$'-:<->@-~]*+"
@@ -119,141 +100,10 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
-_may_be_a_picture = re.compile(rf"/(?:{_PICTURES})|{_SIZE_BEHIND}\.").search
-# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
-# segment what is done.
-_PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
-_PICTURE_IN_PATH = re.compile(
-    r"(?:(?:/_ipx|\A/cdn-cgi/image)/[^/]+|(?<=/files)/styles/[^/]+/public"
-    r"|(?<=/content/images)/size/[^/]+(?:/format/[^/]+)?|(?<=/image/upload)(?:/[a-z]{1,3}_[^/]+)++(?=/v[0-9])"
-    r"|(?<=/catalog/product)/cache/[0-9a-f]{32})/"
-).search
-_PICTURE = r"\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp)"
-_is_a_picture = re.compile(rf"{_PICTURE}\Z").search
-_PICTURE_AT_END = re.compile(rf"{_PICTURE}(?:\.avif|\.webp)?\Z").sub
-_SHOPIFY = (
-    "_(?:[0-9]+x[0-9]*|x[0-9]+|pico|icon|thumb|small|compact|medium|large|grande)"
-    r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
-)
-_PIWIGO = "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"
-_KIRBY = r"-(?:[0-9]+x[0-9]*|x[0-9]+)(?:-(?:crop(?:-[a-z]+)?|(?:blur|sharpen|q)[0-9]*|bw|left|right|[0-9]+))*"
-_ZENPHOTO = "(?:_(?:[0-9]+|c?[wh][0-9]+|c[xy][0-9]+|thumb)){1,8}"
-_IN_A_SIZE = [
-    (re.compile(below).subn, instead, re.compile(rf"{name}({kind})(?:\.avif|\.webp)?").fullmatch)
-    for below, instead, name, kind in (
-        ("/wp-content/uploads/", "/wp-content/uploads/", "(.+?)-(?:scaled|[0-9]+x[0-9]+)", _PICTURE),
-        ("/app/uploads/", "/app/uploads/", "(.+?)-(?:scaled|[0-9]+x[0-9]+)", _PICTURE),
-        ("/cdn/shop/", "/cdn/shop/", f"(.+?){_SHOPIFY}", _PICTURE),
-        ("/s/files/", "/s/files/", f"(.+?){_SHOPIFY}", _PICTURE),
-        ("/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+", _PICTURE),
-        ("/thumb/", "/src/", "(.+?)[cs]?", _PICTURE),
-        ("/", "/", rf"(.+{_PICTURE})\.thumb\.jpg", ""),
-        ("/", "/", f"(.+?){_SIZE_BEHIND}", _PICTURE),
-        ("/image/cache/", "/image/", "(.+?)-[0-9]+x[0-9]+", _PICTURE),
-        ("/_data/i/", "/", f"(.+?){_PIWIGO}", _PICTURE),
-        (r"/i\.php/", "/", f"(.+?){_PIWIGO}", _PICTURE),
-        ("/media/pages/", "/media/pages/", f"(.+?){_KIRBY}", _PICTURE),
-        ("/albums/", "/albums/", "(?:normal|thumb)_(.+?)", _PICTURE),
-        ("/thumbs/", "/", "(?:thumbs|phoca_thumb_[sml])_(.+?)", _PICTURE),
-        ("/var/(?:thumbs|resizes)/", "/var/albums/", "(.+?)", _PICTURE),
-        ("/data/thumbnails/", "/data/media/", "(.+?)", _PICTURE),
-        ("/thumbnails/", "/images/", "thumbnail_(.+?)", _PICTURE),
-        ("/samples/", "/images/", "sample_(.+?)", _PICTURE),
-        ("/small/", "/original/", "(.+?)", _PICTURE),
-        ("/cache/", "/albums/", f"(.+?){_ZENPHOTO}", _PICTURE),
-        (r"/_[0-9AUTO]+x[0-9AUTO]+_[^/]+/\Z", "/", "(.+?)", _PICTURE),
-        ("/thumbnail/", "/media/", "(.+?)_[0-9]+x[0-9]+", _PICTURE),
-        ("/storage/m/", "/storage/m/", "(.+?)_thumb", _PICTURE),
-    )
-]
-"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB, Kusaba),
-Chevereto, Serendipity, OpenCart, Piwigo, Kirby, Coppermine, NextGEN, Phoca, Gallery 3, 4images, Gelbooru,
-Mastodon, Zenphoto, Craft, Shopware and Pixelfed keep in several sizes, where the picture itself is, and what
-its name has for a size."""
-_OF_ONE_NAME = [
-    (re.compile(below).subn, instead, re.compile(name).fullmatch)
-    for below, instead, name in (
-        ("/file(_store)?/thumb/", r"/file\1/", "([0-9a-f]{64})"),
-        (r"/thumb/(?=[0-9]{4}/[0-9]{2}/\Z)", "/image/", "([0-9]{13,})s"),
-        ("/thumb/", "/src/", "([0-9]{10,}(?:-[0-9]+)?|[0-9a-f]{32,})[cs]?"),
-        (r"/cat/\Z", "/src/", "([0-9]{13,})s"),
-        ("/", "/", "([0-9]{13,})s"),
-        ("/thumbnails/", "/images/", "thumbnail_([0-9a-f]{32,})"),
-        ("/samples/", "/images/", "sample_([0-9a-f]{32,})"),
-        ("/uploads/(?:placeholder|thumb|small|medium)(?:2x)?/", "/uploads/original/", "([0-9a-f]{28,})"),
-        ("/small/", "/original/", "([0-9a-f]{16,})"),
-        ("/generated-thumbnails/", "/posts/", "([0-9]+_[0-9a-f]{16})"),
-        ("/(?:180x18|360x36|720x72)0/", "/original/", "([0-9a-f]{32})"),
-        ("/sample/", "/original/", "sample-([0-9a-f]{32})"),
-        ("/data/(?:preview|sample|jpeg)/(?=[0-9a-f]{2}/)", "/data/image/", "([0-9a-f]{32})"),
-        (r"/data/(?:preview|sample|jpeg)/\Z", "/data/", "([0-9a-f]{32})"),
-        (r"/\.media/\Z", "/.media/", "t_([0-9a-f]{32,}(?:-[0-9a-z]+)?)"),
-    )
-]
-"""The same of pictures whose names are digests of them, or the time at which they came: their small ones
-are often in another format. Of jschan, Infinity, FoolFuuka, the boards above, Futaba, 4chan, Gelbooru,
-Lychee, Mastodon, Szurubooru, Danbooru, Moebooru and LynxChan."""
-_MOST_OF_A_NAME = 3 * 255
-"""Characters of a file's name, escaped: file systems have 255 bytes."""
-_FORMATS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".mp4")
+_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|\Z)").search
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
-# What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
-_TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
-_TITLE_AND_NUMBER = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
-_TOPIC = re.compile(rf"(.*?/t/({_TITLE})?[0-9]++)(/[0-9]++)?(\.(?:json|rss))?").fullmatch
-_may_be_a_topic = re.compile(rf"/(?:{_TOPICS})").search
-# Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
-# and leads to last posts by the address that it has without rewriting.
-_OF_DISCUZ = re.compile(r"(.*/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html").fullmatch
-_AT_A_POST = re.compile(r"((?:(?:\A|[&;])topic=|/topic,)[0-9]+)\.(?:msg[0-9]+|new)(?![^&;.])").sub
-"""What SMF has in place of `.0` where it leads to a post of a topic."""
-_IN_A_TOPIC = [
-    re.compile(rf"(?<=/)({topic}){part}").subn
-    for topic, part in (
-        ("topic/[0-9]+/[^/]+|d/[0-9]+-[^/]+", r"/[0-9]+\Z"),
-        ("thread-[0-9]+", r"-post-[0-9]+(?=\.html\Z)"),
-        ("res/[0-9]+(?:-[^/+]*)?", r"(?:\+50|-100)(?=\.html\Z)"),
-    )
-]
-"""Topics of NodeBB, Flarum and MyBB with a post's place or number, and threads of boards (vichan, Kusaba)
-with what their last and first posts have."""
-_NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
-_WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
-_SCRIPTS = frozenset(
-    {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
-    | {"phtml", "pl", "py", "rb"}
-)
-"""Extensions of what an origin runs rather than serves; the path behind it is passed to the script."""
-_FILES = _SCRIPTS | frozenset(
-    {
-        # pages
-        "htm", "html", "mht", "mhtml", "php2", "php6", "phps", "shtm", "shtml", "stm", "txt", "xht",
-        "xhtml", "xml",
-        # images
-        "apng", "avif", "bmp", "gif", "heic", "heif", "ico", "jfif", "jpe", "jpeg", "jpg", "png", "psd",
-        "svg", "svgz", "tif", "tiff", "webp", "cr2", "heics", "heifs", "hif", "j2k", "jp2", "jpf", "jpx",
-        "jxl", "jxr", "mng", "nef", "wbmp", "wmf",
-        # films
-        "3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "m2ts", "m3u8", "m4v", "mkv", "mov", "mp4", "mpe",
-        "mpeg", "mpg", "mts", "ogv", "qt", "rm", "rmvb", "swf", "vob", "webm", "wmv", "3gpp", "m1v", "m2v",
-        "m4s", "mk3d", "wmx", "wvx",
-        # sound
-        "aac", "aif", "aiff", "amr", "flac", "m4a", "mid", "midi", "mp3", "oga", "ogg", "opus", "wav",
-        "wma", "m3u", "mka", "mp2", "mpga", "wax",
-        # archives and programs
-        "7z", "apk", "bz2", "cab", "deb", "dmg", "exe", "gz", "ipa", "iso", "jar", "lz", "msi", "rar",
-        "rpm", "tar", "tbz", "tgz", "torrent", "txz", "war", "xz", "zip", "zst",
-        # books and documents
-        "cbr", "cbz", "azw", "azw3", "csv", "djvu", "doc", "docm", "docx", "epub", "mobi", "odp", "ods",
-        "odt", "pdf", "pps", "ppt", "pptx", "ps", "rtf", "xls", "xlsm", "xlsx",
-        # made by programs
-        "ashx", "asmx", "axd", "cfc", "jspa", "jspx",
-    }
-)  # fmt: skip
-"""Extensions of files. `john.doe`, `v1.2` and `commander.js` are more often names with other pages below."""
 
 
 def _first_word(text: str) -> str:
@@ -396,11 +246,8 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         reading = Reading(path, query)
         if (
             _MAY_BE_A_FILE(path)
-            or _may_be_a_picture(path)
-            or "/api/" in path
-            or _may_be_a_topic(path)
+            or _may_be_a_programs(path)
             or "topic=" in query
-            or "/_nuxt/" in path
             or _may_be_a_title(path)
             or (query and indexed(path))
         ):
@@ -552,7 +399,7 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     ]
     named = match[1] and "=" in path[match.end() :]
     return tuple(
-        [r._replace(shorter=True, script=r.script or not (named or _is_file(r.path))) for r in readings]
+        [r._replace(shorter=True, script=r.script or not (named or is_file(r.path))) for r in readings]
     )
 
 
@@ -573,10 +420,6 @@ def _up_to_script(target: str, work: Work) -> tuple[Reading, ...]:
     work.spend(len(path))
     script = once[: match.end()].translate(_ESCAPE_PASSED_ON)
     return tuple(_in_every_way(f"{script}{mark}{query}", work))
-
-
-def _is_file(path: str) -> bool:
-    return path.rpartition(".")[2].lower() in _FILES
 
 
 def _narrowed(target: str) -> str:
@@ -668,7 +511,7 @@ def _with_blanks(target: str) -> str:
     if "+" not in path and "%2" not in path:
         return target
     end = _PLUSES_AT_END(path)
-    if end is not None and not _is_file(path[: end.start()]):
+    if end is not None and not is_file(path[: end.start()]):
         mark, path = f"{end[0]}{mark}", path[: end.start()]
     return f"{_PLUSES('%20', path)}{mark}{query}"
 
@@ -748,7 +591,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """
     known = {(reading.path, reading.query) for reading in readings}
     files: dict[tuple[str, str], Reading] = {}
-    pictures: list[Reading] = []
+    in_size: list[Reading] = []
     for reading in readings:
         path, query = reading.path, reading.query
         if reading.shorter and not path.endswith("%3F"):  # which may be up to the last mark (`_cuts`)
@@ -757,30 +600,31 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             file = SLASHES.sub("/", file)
             # `/Fun.` is another page than `/Fun`, and `/Fun ` is none.
             dots = path.replace("%20", "") != file.replace("%20", "")
-            script = dots and file[-1] != "/" and not _is_file(file)
+            script = dots and file[-1] != "/" and not is_file(file)
             files.setdefault((file, query), Reading(file, query, shorter=True, script=script))
         if "&" in path:
             page, _, more = path.partition("&")
             name = more.partition("/")[0]
-            script = not (_is_file(page) or "=" in name)
+            script = not (is_file(page) or "=" in name)
             if query and not (script and name):  # of `/Food&Drink?page=2` they are its own
                 more = f"{more}&{query}"
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
-        if (whose := _page_of_data(path, query)) is not None:
+        of_page = data_routes.page_of_data(path, query)
+        if of_page is not None:
             work.spend(2 * len(path))
-            for file in (whose or "/", f"{whose}/", *(topic for topic, _ in _topics(whose, query))):
+            for file in (of_page or "/", f"{of_page}/", *(t for t, _ in topics.topics(of_page, query))):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for topic in _topics(path, query) if _may_be_a_topic(path) or "topic=" in query else ():
+        for topic in topics.topics(path, query):
             work.spend(len(path) + len(query))
             files.setdefault(topic, Reading(*topic, shorter=True))
-        for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
+        for host, target in pictures.pictures(path, query):
             work.spend(2 * len(target), 2)
-            pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
+            in_size += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
-            if more != "/" and kind not in _FILES:
+            if more != "/" and kind not in FILES:
                 continue
-            script = more != "/" and kind in _SCRIPTS
+            script = more != "/" and kind in SCRIPTS
             if script and more[0] == "/" and file.endswith("/index.php"):
                 # A front controller, which also stands for what is no file.
                 work.spend(len(path))
@@ -789,180 +633,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
-    return (*readings, *files.values(), *pictures)
-
-
-def page_by_number(path: str) -> str:
-    """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
-    for ``/t/a-title/5`` by ``/t/5.json``, which `target_readings` has as ``/t/5``, and Discuz has
-    ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
-    if match := _OF_DISCUZ(path):
-        base, number, page, of_list = match.groups()
-        return f"{base}thread-{number}-{page}-1.html" if of_list != "1" else ""
-    page, found = _TITLE_AND_NUMBER("", path)
-    return page if found else ""
-
-
-def _topics(path: str, query: str) -> list[tuple[str, str]]:
-    """The topics of forums, as path and query, that a target has the data, feed or a part of, or that it is
-    another way to."""
-    if match := _TOPIC(path):
-        topic, title, post, kind = match.groups(default="")
-        return (
-            [(topic, query), (f"{topic}{post}", query)]
-            if kind
-            else [(topic, query)]
-            if title and post
-            else []
-        )
-    if match := _OF_DISCUZ(path):
-        base, number, page, of_list = match.groups()
-        sent = f"mod=viewthread&tid={number}&extra=page%3D{of_list}&page={page}"
-        return [(f"{base}thread-{number}-{page}-1.html", query), (f"{base}forum.php", sent)]
-    if path.endswith("/forum.php"):
-        number, page = _value(query, "tid"), _value(query, "page") or "1"
-        is_one = _value(query, "mod") == "viewthread" and number.isdigit() and page.isdigit()
-        return [(f"{path.removesuffix('forum.php')}thread-{number}-{page}-1.html", query)] if is_one else []
-    topic, sent = _AT_A_POST(r"\1.0", path), _AT_A_POST(r"\1.0", query)
-    if (topic, sent) != (path, query):
-        return [(topic, sent)]
-    for part in _IN_A_TOPIC:
-        topic, found = part(r"\1", path)
-        if found:
-            return [(topic, query)]
-    return []
-
-
-def _page_of_data(path: str, query: str) -> str | None:
-    """The page that a path has the data of, without the slash at its end: where a link is followed, an
-    application in the browser asks for these, and shows the page by its own address."""
-    path = path.rstrip("/")
-    if "/api/" in path:
-        base, _, page = path.partition("/api/")
-        if page.startswith(("topic/", "category/", "user/", "post/")):  # NodeBB, Szurubooru
-            return f"{base}/{page}"
-        if page.startswith(("public/share/", "public/dl/")):  # File Browser
-            return f"{base}/share/{page.partition('/')[2].partition('/')[2]}"
-        if page in ("v2/Album", "v2/Album::head", "v2/Album::photos") and (
-            album := _value(query, "album_id")
-        ):
-            return f"{base}/gallery/{album}"  # Lychee
-        if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
-            return f"{base}/d{page.removeprefix('discussions')}"
-        if page.startswith("v1/videos/"):  # PeerTube
-            return f"{base}/w{page.removeprefix('v1/videos')}"
-        if page in ("v3/post", "v4/post") and (number := _NUMBER_OF_POST(query)):  # Lemmy
-            return f"{base}/post/{number[1]}"
-    head, _, name = path.rpartition("/")
-    name, dot, kind = name.rpartition(".")
-    page = f"{head}/{name}"
-    if not dot:
-        return None
-    if kind in ("data", "rsc"):  # React Router, Remix
-        return head if name in ("", "_", "_root") else page
-    if kind in ("js", "json") and head.endswith("/products"):  # Shopify
-        return page
-    if kind == "json" and head.endswith("/u"):  # Discourse
-        return page
-    if kind == "json" and page.endswith("/l/latest"):  # its categories and tags
-        return page.removesuffix("/l/latest")
-    if kind == "txt":  # Next.js, exported as files
-        if name.startswith("__next."):
-            return head
-        return page.removesuffix("/index") if "&_rsc=" in f"&{query}" else None
-    if kind == "js" and name == "_payload":  # Nuxt 3, before 3.5
-        return head
-    if kind == "js" and name == "payload":  # Nuxt 2, behind the id of what was built
-        base, static, page = head.partition("/_nuxt/static/")
-        return f"{base}{page[len(page.partition('/')[0]) :]}" if static else None
-    if kind != "json":
-        return None
-    if name in ("__data", "_payload", "q-data", "index.pageContext"):  # SvelteKit, Nuxt, Qwik, Vike
-        return head
-    if name.endswith(".html__data"):
-        return page.removesuffix("__data")
-    base, next_data, page = page.partition("/_next/data/")
-    if next_data:  # behind the id of what was built
-        _, found, page = page.partition("/")
-    elif name == "page-data":  # Gatsby
-        base, found, page = head.partition("/page-data/")
-    else:
-        return None
-    if not found:
-        return None
-    if page == "index":
-        return base
-    return f"{base}/{page.removeprefix('index/') if next_data else page}"
-
-
-def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
-    """The pictures, as host, if it is said, and target, of which a site's own service gives another size."""
-    if _PICTURE_IN_QUERY(path):
-        named = [piece.partition("=") for piece in query.replace("+", " ").split("&") if "=" in piece]
-        found = [
-            unescape_once(value).translate(STRIPPED).strip(C0_AND_SPACE)
-            for name, _, value in named
-            if value and unescape_once(name) in ("url", "href")
-        ]
-    elif match := _PICTURE_IN_PATH(path):
-        more, base = path[match.end() :], path[: match.start()]
-        found = [more if _WHOLE_URL(more) else f"{base}/{more}"]
-        stem, _, kind = found[0].rpartition(".")
-        if kind in ("avif", "webp") and _is_file(stem):  # Drupal's `a.jpg.webp`
-            found.append(stem)
-        if query:
-            found = [f"{picture}?{query}" for picture in found]
-    elif path.endswith(("/zp-core/i.php", "/zp-core/full-image.php")):  # Zenphoto
-        found = [f"{path.rpartition('/zp-core/')[0]}/albums/{_value(query, 'a')}/{_value(query, 'i')}"]
-    elif path.endswith("/attachment.php"):  # MyBB
-        found = [f"{path}?aid={number}"] if (number := _value(query, "thumbnail")) else []
-    elif path.endswith("/i.php"):  # Piwigo, which makes a size when it is first asked for
-        found = list(_full_sizes(f"{path}/{unescape_once(query.partition('&')[0]).lstrip('/')}"))
-    else:
-        found = [f"{picture}?{query}" if query else picture for picture in _full_sizes(path)]
-    for target in found:
-        whole = _WHOLE_URL(target)
-        if whole is None:
-            yield "", target
-            continue
-        with suppress(UrlError):
-            yield canonical_host(split_authority(whole[1])[0]), whole[2]
-
-
-def _value(query: str, name: str) -> str:
-    """The first value of a parameter, unescaped; empty where there is none."""
-    values = (piece.partition("=")[2] for piece in query.split("&") if piece.startswith(f"{name}="))
-    return unescape_once(next(values, "").replace("+", " "))
-
-
-def _full_sizes(path: str) -> Iterator[str]:
-    """The files that a file in a folder of pictures in several sizes may be made of."""
-    folder, _, name = path.rpartition("/")
-    if len(name) > _MOST_OF_A_NAME:
-        return
-    if "px-" in name and "/thumb/" in folder and _is_a_picture(name):  # MediaWiki
-        base, _, file = folder.rpartition("/thumb/")
-        # A hyphen more where it is of a film; a name that is too long is left out.
-        if name.partition("px-")[2].lstrip("-").startswith((file.rpartition("/")[2], "thumbnail.")):
-            yield f"{base}/{file}"
-        return
-    folder += "/"
-    stem = _PICTURE_AT_END("", name)
-    for below, instead, in_a_size in _OF_ONE_NAME:
-        if parts := in_a_size(stem):
-            whole, found = below(instead, folder, count=1)
-            if found:
-                yield from [f"{whole}{parts[1]}{kind}" for kind in _FORMATS]
-                return
-    for below, instead, in_a_size in _IN_A_SIZE:
-        if parts := in_a_size(name):
-            whole, found = below(instead, folder, count=1)
-            if found:
-                yield f"{whole}{parts[1]}{parts[2]}"
-                if "/uploads/" in instead:
-                    # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
-                    yield f"{whole}{parts[1]}-scaled{parts[2]}"
-                return
+    return (*readings, *files.values(), *in_size)
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:

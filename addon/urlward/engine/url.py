@@ -456,6 +456,16 @@ def _marks_kept(text: str) -> str:
     return text
 
 
+def query_value(query: str, name: str) -> str:
+    """The first value of a parameter, unescaped; empty where there is none.
+
+    Raises:
+        UrlError: too many percent signs that escape nothing.
+    """
+    values = (piece.partition("=")[2] for piece in query.split("&") if piece.startswith(f"{name}="))
+    return unescape_once(next(values, "").replace("+", " "))
+
+
 def query_parameters(query: str) -> frozenset[str]:
     """The parameters of a canonical query, in the spelling in which they compare.
 

@@ -1,0 +1,106 @@
+"""Topics: the page of a forum's topic that has other addresses, too.
+
+Forums and boards lead to a topic by its number alone, by the place of a post in it, and from a page of their
+list, and have its feed and its data. Here is a table of common programs': a row has the program, what is
+asked for, and the topic's own addresses. A listed topic counts as what all others are read as, too.
+"""
+
+import re
+from typing import NamedTuple
+
+from urlward.engine.url import query_value
+from urlward.engine.words import search_for
+
+# What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
+_TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
+_title_at_number = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
+# Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
+# and leads to last posts by the address that it has without rewriting.
+_DISCUZ = r"(?<=/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html\Z"
+_of_discuz = re.compile(_DISCUZ).search
+_at_a_post = re.compile(r"((?:(?:\A|[&;])topic=|/topic,)[0-9]+)\.(?:msg[0-9]+|new)(?![^&;.])").sub
+"""What SMF has in place of `.0` where it leads to a post of a topic."""
+
+
+class _Way(NamedTuple):
+    """A way to a topic.
+
+    Attributes:
+        program: that has it.
+        asked: expression of a part of the path.
+        topics: templates of what the topic's path, or path and query, has in its place.
+        tells: expression that all paths have that this may be of, behind a slash.
+    """
+
+    program: str
+    asked: str
+    topics: tuple[str, ...]
+    tells: str
+
+
+# The first that a path is of says what it is.
+WAYS = (
+    _Way(
+        "Discourse",
+        rf"(?<=/)(t/(?:{_TITLE})?[0-9]++)(/[0-9]++)?\.(?:json|rss)\Z",
+        (r"\1", r"\1\2"),
+        r"/t/(?:[^/]+/)?[0-9]+(?:/[0-9]+)?\.",
+    ),
+    _Way("Discourse", rf"(?<=/)(t/{_TITLE}[0-9]++)/[0-9]++\Z", (r"\1",), "/t/[^/]+/[0-9]+/[0-9]"),
+    _Way(
+        "Discuz",
+        _DISCUZ,
+        (r"thread-\1-\2-1.html", r"forum.php?mod=viewthread&tid=\1&extra=page%3D\3&page=\2"),
+        "/thread-[0-9]+-[0-9]+-",
+    ),
+    _Way("NodeBB", r"(?<=/)(topic/[0-9]+/[^/]+)/[0-9]+\Z", (r"\1",), r"/topic/[0-9]+/[^/]+/[0-9]+\Z"),
+    _Way("Flarum", r"(?<=/)(d/[0-9]+-[^/]+)/[0-9]+\Z", (r"\1",), r"/d/[0-9]+-[^/]+/[0-9]+\Z"),
+    _Way("MyBB", r"(?<=/)(thread-[0-9]+)-post-[0-9]+(?=\.html\Z)", (r"\1",), "/thread-[0-9]+-post-"),
+    # The last and the first posts of a thread.
+    _Way(
+        "vichan, Kusaba X",
+        r"(?<=/)(res/[0-9]+(?:-[^/+]*)?)(?:\+50|-100)(?=\.html\Z)",
+        (r"\1",),
+        r"/res/[0-9][^/.+]*(?:\+50|-100)\.",
+    ),
+)
+_WAYS = [(re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
+
+TELLING = (r"/forum\.php\Z", "/topic,", *[way.tells for way in WAYS])
+"""Expressions of which each path of a way to a topic has one, behind a slash. SMF's are in queries, too, as
+``topic=``."""
+_may_be = search_for(TELLING)
+
+
+def topics(path: str, query: str) -> list[tuple[str, str]]:
+    """The topics, as path and query, of which a path and query have the data, feed or a part, or are another
+    way to them.
+
+    Raises:
+        UrlError: the query has too many percent signs that escape nothing.
+    """
+    if "topic=" not in query and not _may_be(path):
+        return []
+    for is_asked, instead in _WAYS:
+        if match := is_asked(path):
+            found = [f"{path[: match.start()]}{match.expand(way)}{path[match.end() :]}" for way in instead]
+            parts = [topic.partition("?") for topic in found]
+            return [(topic, sent if mark else query) for topic, mark, sent in parts]
+    if path.endswith("/forum.php"):
+        number, page = query_value(query, "tid"), query_value(query, "page") or "1"
+        if query_value(query, "mod") != "viewthread" or not (number.isdigit() and page.isdigit()):
+            return []
+        return [(f"{path.removesuffix('forum.php')}thread-{number}-{page}-1.html", query)]
+    topic = _at_a_post(r"\1.0", path), _at_a_post(r"\1.0", query)
+    return [topic] if topic != (path, query) else []
+
+
+def page_by_number(path: str) -> str:
+    """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
+    for ``/t/a-title/5`` by ``/t/5.json``, which `topics` has as ``/t/5``, and Discuz has
+    ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
+    if match := _of_discuz(path):
+        number, page, of_list = match.groups()
+        return f"{path[: match.start()]}thread-{number}-{page}-1.html" if of_list != "1" else ""
+    page, found = _title_at_number("", path)
+    return page if found else ""

@@ -1,0 +1,43 @@
+"""Telling words: by what a path shows that it may be one that a table of programs' paths is of.
+
+Each row of such a table has an expression that all its paths have, which begins with a slash or an escaped
+dot. Nearly all paths have none of these, so that one look at them spares all others.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+_LETTER = re.compile(r"(?:[0-9A-Za-z_\-]|\\\.)(?![?*+{])").match
+_BEGINNING = re.compile(r"(?:(?:[0-9A-Za-z_\-/]|\\\.)(?![?*+{]))+").match
+
+
+def any_of(expressions: Iterable[str]) -> str:
+    """Expression of any of several, by their first letters: behind most slashes is none, which shows soon."""
+    of_letter: dict[str, list[str]] = {}
+    for expression in dict.fromkeys(expressions):
+        letter = _LETTER(expression)
+        first = letter[0] if letter else ""
+        of_letter.setdefault(first, []).append(expression[len(first) :])
+    return "|".join(
+        f"{first}(?:{any_of(rests)})" if first and len(rests) > 1 else "|".join([first + r for r in rests])
+        for first, rests in of_letter.items()
+    )
+
+
+def behind(mark: str, words: Sequence[str]) -> str:
+    """Expression of what is behind a mark, ``/`` or an escaped dot, in the words that begin with it."""
+    return any_of(word.removeprefix(mark) for word in words if word.startswith(mark))
+
+
+def search_for(words: Sequence[str]) -> Callable[[str], re.Match[str] | None]:
+    """Search for any of several telling words."""
+    dots, slashes = behind(r"\.", words), behind("/", words)
+    return re.compile(
+        "|".join(f"{mark}(?:{more})" for mark, more in ((r"\.", dots), ("/", slashes)) if more)
+    ).search
+
+
+def beginning_of(word: str) -> str:
+    """What all paths have of a word, as it is: to look for that takes a third of what an expression does."""
+    match = _BEGINNING(word)
+    return match[0].replace("\\", "") if match else ""
