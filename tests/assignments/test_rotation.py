@@ -548,6 +548,21 @@ def test_what_kea_has_cleaned_is_read_before_what_it_writes(
     assert told(store, 3850, gone) == ("one", ["dora"])
 
 
+def test_what_kea_has_cleaned_is_not_what_began_alike(store: AssignmentStore, tmp_path: Path) -> None:
+    """The first address of both has the same lease still."""
+    path = tmp_path / "leases4.csv"
+    path.write_text(leases("kea", (A, "anna", 0)))
+    followed_once(store, path, 100)
+    path.write_text(leases("kea", (gone := "198.51.100.9", "carla", 200)))
+    followed_once(store, path, 300)
+    (tmp_path / "leases4.csv.2").write_text(leases("kea", (A, "anna", 0), (B, "berta", 400)))
+    path.write_text(leases("kea", (B, "berta", 4000)))
+    assert [one.left for one in followed_once(store, path, 4100)] == [at(300), 0]
+    assert [told(store, 4050, address) for address in (A, B, gone)] == [
+        ("one", ["anna"]), ("one", ["berta"]), ("ambiguous", ["carla"]),
+    ]  # fmt: skip
+
+
 def test_what_kea_has_cleaned_is_not_read_behind_what_it_wrote_since(
     store: AssignmentStore, tmp_path: Path
 ) -> None:

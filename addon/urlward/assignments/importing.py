@@ -97,6 +97,8 @@ KEA = "kea"
 _LEFT = (".2", ".1", ".completed")
 """What Kea's cleanup adds to the name of a file of leases, in the order in which they tell: what was cleaned
 before, what is being cleaned, and what comes of both (Administrator Reference Manual, section 4.1)."""
+_CLEANED = (".2", ".completed")
+"""Those of them that are written once."""
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -357,7 +359,8 @@ class FileReader:
             header = len(line) + len(end)
         self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
-        self._position = position_in(self.fd, known)
+        is_kea = self._source.format == KEA
+        self._position = position_in(self.fd, _of_kind(self._path, self.fd, known) if is_kea else known)
         if self._source.format in _LOGS:
             self._merger.told_until = max((one.last for one in known), default=0)
             self._merger.gaps = self._store.gaps(self._source.id)
@@ -631,10 +634,21 @@ def _is_known(path: Path, known: Sequence[ReadingPosition]) -> bool:
     with suppress(AssignmentError, OSError):
         fd = regular_fd(path)
         try:
-            return position_in(fd, known) is not None
+            return position_in(fd, _of_kind(path, fd, known)) is not None
         finally:
             os.close(fd)
     return False
+
+
+def _of_kind(path: Path, fd: int, known: Sequence[ReadingPosition]) -> list[ReadingPosition]:
+    """Those that may be of one of Kea's files: what was cleaned may begin as another did that is read, with
+    an address that has the same lease still, and is not that."""
+    is_cleaned, size = path.suffix in _CLEANED, os.fstat(fd).st_size
+    return [
+        one
+        for one in known
+        if (Path(one.path).suffix in _CLEANED) == is_cleaned and (not is_cleaned or one.offset == size)
+    ]
 
 
 def earlier_files(store: AssignmentStore, source: SightingSource, path: Path) -> Iterator[Path]:
