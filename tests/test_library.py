@@ -155,9 +155,12 @@ def test_what_cannot_be_loaded_is_one_line(
 def test_a_reload_is_in_force_and_a_bad_one_leaves_the_last_good_one(
     source: Path, compiles_here: None, follow: bool
 ) -> None:
+    async def reload() -> None:
+        wards.reload()
+
     with urlward.Filter.load(source, follow=follow) as wards:
         source.write_text("other.example\n")
-        wards.reload()
+        asyncio.run(reload())
         assert wards.check("http://other.example/").blocked
         assert not wards.check("http://blocked.example/").blocked
         source.write_text("<html>not a list</html>\n")

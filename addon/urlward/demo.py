@@ -230,7 +230,7 @@ def demo_files() -> None:
             _expect_file(ask("/smaller.jpg"), "/smaller.jpg", alike, "compared beside the traffic (PDQ)")
             _expect_learned(origin, ask, "/smaller.jpg")
         else:
-            print("      left out: it needs the extra files, `pip install 'urlward[files]'`")
+            print("      left out: it needs the extra `files`: `urlward help install`")
 
         _show_known(config, folder, {"DEMO-1", "DEMO-2"} if digest else {"DEMO-1"})
     print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward help files`.")

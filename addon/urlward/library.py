@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -183,7 +183,8 @@ class Filter:
         self._check_process()
         with self._reloading:
             if self._loop is None:
-                self._run(self.keeper.reload)
+                with ThreadPoolExecutor(1, "urlward") as aside:  # in this thread a loop may run already
+                    aside.submit(self._run, self.keeper.reload).result()
             else:
                 asyncio.run_coroutine_threadsafe(self.keeper.reload(), self._loop).result()
         for name, reason in self.keeper.refused.items():

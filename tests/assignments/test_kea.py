@@ -77,7 +77,7 @@ def test_cleaned_and_renamed_files(leases: Path, sqlite_store: AssignmentStore, 
     shutil.copy(leases / "leases4.csv", path)
     read(sqlite_store, "kea", path)
     before = intervals_of_all(sqlite_store)
-    renamed = path.rename(tmp_path / "leases4.csv.2")
+    renamed = path.rename(tmp_path / "leases4.csv.1")
     assert read(sqlite_store, "kea", renamed).rows == 0
     # What a cleanup leaves: the last word on each lease.
     lines = (leases / "leases4.csv").read_text().splitlines(keepends=True)

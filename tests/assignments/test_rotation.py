@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
@@ -512,6 +513,79 @@ def test_files_of_leases_that_are_imported_together_lack_nothing(
         source = sqlite_store.source("kea", "kea", str(log.path))
     assert spans(sqlite_store) == []
     assert told(sqlite_store, 150) == ("one", ["anna"])
+
+
+def followed_once(store: AssignmentStore, path: Path, seconds: int) -> list[Imported]:
+    """What a `follow` that begins reads of Kea's leases; it ends where it would wait."""
+    source = store.source("kea", "kea", str(path))
+    some = follow(store, source, path, ReadOptions(), clock=lambda: at(seconds) / 1000, wait=lambda _: False)
+    return [replace(one) for one in some]
+
+
+@pytest.mark.parametrize("cleaned", [(".2",), (".1", ".2"), (".1", ".completed")])
+def test_what_kea_has_cleaned_is_read_before_what_it_writes(
+    store: AssignmentStore, tmp_path: Path, cleaned: tuple[str, ...]
+) -> None:
+    """What is unchanged since is in that alone; where the cleanup goes on, also in what is being cleaned."""
+    path, gone, kept = tmp_path / "leases4.csv", "198.51.100.9", "198.51.100.10"
+    path.write_text(leases("kea", (A, "anna", 0), (B, "berta", 0), (gone, "carla", 0)))
+    assert [one.left for one in followed_once(store, path, 100)] == [0]
+    path.unlink()
+    for added, address in zip(cleaned, (A, kept), strict=False):
+        (tmp_path / f"leases4.csv{added}").write_text(leases("kea", (address, "anna", 3500)))
+    path.write_text(leases("kea", (B, "berta", 3600)))
+    assert [one.left for one in followed_once(store, path, 3700)] == [at(100), *[0] * len(cleaned)]
+    assert spans(store) == [(100, 3700)]
+    assert [told(store, seconds) for seconds in (50, 1000, 3650)] == [("one", ["anna"])] * 3
+    assert told(store, 3650, gone) == ("ambiguous", ["carla"])
+    assert told(store, 3650, kept) == (("one", ["anna"]) if cleaned[1:] else ("ambiguous", []))
+    # Nothing is missing where the file is read on, by whatever name, before what was written behind it.
+    (tmp_path / f"leases4.csv{cleaned[-1]}").rename(tmp_path / "leases4.csv.2")
+    path.rename(tmp_path / "leases4.csv.1")
+    path.write_text(leases("kea", (gone, "dora", 3800)))
+    assert [one.left for one in followed_once(store, path, 3900)] == [0, 0]
+    assert spans(store) == [(100, 3700)]
+    assert told(store, 3850, gone) == ("one", ["dora"])
+
+
+def test_what_kea_has_cleaned_is_not_what_began_alike(store: AssignmentStore, tmp_path: Path) -> None:
+    """The first address of both has the same lease still."""
+    path = tmp_path / "leases4.csv"
+    path.write_text(leases("kea", (A, "anna", 0)))
+    followed_once(store, path, 100)
+    path.write_text(leases("kea", (gone := "198.51.100.9", "carla", 200)))
+    followed_once(store, path, 300)
+    (tmp_path / "leases4.csv.2").write_text(leases("kea", (A, "anna", 0), (B, "berta", 400)))
+    path.write_text(leases("kea", (B, "berta", 4000)))
+    assert [one.left for one in followed_once(store, path, 4100)] == [at(300), 0]
+    assert [told(store, 4050, address) for address in (A, B, gone)] == [
+        ("one", ["anna"]), ("one", ["berta"]), ("ambiguous", ["carla"]),
+    ]  # fmt: skip
+
+
+def test_what_kea_has_cleaned_is_not_read_behind_what_it_wrote_since(
+    store: AssignmentStore, tmp_path: Path
+) -> None:
+    """A lease that is over by that would begin anew."""
+    path = tmp_path / "leases4.csv"
+    path.write_text(leases("kea", (A, "anna", 0), (B, "berta", 0)))
+    over = leases("kea", (A, "", 600), goes_on=True).replace(",0\n", ",1\n")
+
+    def wait(_: float) -> bool:
+        if path.with_name("leases4.csv.2").exists():
+            return False
+        path.rename(tmp_path / "leases4.csv.2")
+        path.write_text(leases("kea", (B, "berta", 500)) + over)
+        return True
+
+    source = store.source("kea", "kea", str(path))
+    for _ in follow(store, source, path, ReadOptions(), clock=lambda: at(900) / 1000, wait=wait):
+        pass
+    # As a cleanup leaves it, in another order.
+    (tmp_path / "leases4.csv.2").write_text(leases("kea", (B, "berta", 0), (A, "anna", 0)))
+    assert [one.left for one in followed_once(store, path, 1000)] == [0]
+    assert spans(store) == []
+    assert [told(store, seconds) for seconds in (500, 700)] == [("one", ["anna"]), ("ambiguous", ["anna"])]
 
 
 @pytest.mark.parametrize("is_quiet", [False, True])

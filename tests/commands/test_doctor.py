@@ -299,7 +299,7 @@ def test_whether_pictures_can_be_looked_at(
     monkeypatch.setitem(sys.modules, "faiss", None)
     [finding] = found(capsys, config, 1)["pictures"]
     assert finding.text == "are not looked at: faiss is not there (the extra `files`)"
-    assert finding.advice == "pip install 'urlward[files]'"
+    assert finding.advice == "urlward help install"
 
 
 def test_too_few_descriptors(

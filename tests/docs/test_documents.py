@@ -42,6 +42,12 @@ def test_readme_is_short_and_names_every_topic() -> None:
     assert named >= set(topics())
 
 
+def test_nothing_leads_to_a_package_of_that_name_elsewhere() -> None:
+    """No public registry has one; who made one would have their code run by whom a message leads there."""
+    source = (ROOT / "addon/urlward").rglob("*.[pj][y2]")
+    assert [path for path in (*PAGES, *source) if re.search(r"""['"`]urlward\[""", path.read_text())] == []
+
+
 def test_readmes_figures_are_those_that_were_measured() -> None:
     measured = sections(BENCHMARKS)
     table = rows(sections(README)["Figures"])

@@ -22,6 +22,7 @@ TOOLS = ("awk", "cmp", "cp", "date")
 NOTHING = (
     "git",
     "pip",
+    "pipx",
     "python3",
     "mitmdump",
     "pytest",

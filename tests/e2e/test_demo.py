@@ -34,7 +34,7 @@ def test_known_files_without_the_extra(
 ) -> None:
     monkeypatch.setattr(demo, "_reencoded", lambda _: (b"", ""))
     out = shown(capsys)
-    assert "left out: it needs the extra files" in out
+    assert "left out: it needs the extra `files`" in out
     assert "smaller.jpg" not in out
 
 

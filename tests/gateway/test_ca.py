@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import ca
 from urlward.gateway.ca import FORMATS, Authority, authority, authority_folder, describe, export
 from urlward.lists.source import SourceError
+from urlward.proxy.settings import DEFAULT_CONFDIR
 
 
 @pytest.fixture(scope="module")
@@ -192,4 +194,22 @@ def test_root_makes_none_where_a_services_links_lead(tmp_path: Path, monkeypatch
 
 def test_without_a_home_folder_its_folder_has_to_be_named() -> None:
     with pytest.raises(UrlwardError, match="no home folder to keep the authority in: set `confdir`"):
-        authority_folder("~nobody-of-that-name/ca")
+        authority_folder(Config(), "~nobody-of-that-name/ca")
+
+
+def test_with_the_machines_file_goes_the_services_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody's own trial has made in their home is not what clients come to trust."""
+    service, system, other = tmp_path / "service", tmp_path / "system.toml", tmp_path / "other.toml"
+    for path in (system, other):
+        path.write_text("workers = 1\n")
+    monkeypatch.setattr(ca, "SYSTEM", system)
+    monkeypatch.setattr(ca, "SERVICE", str(service))
+    home = Path(DEFAULT_CONFDIR).expanduser()
+    assert authority_folder(read_config(system)) == home, "there is no service"
+    service.mkdir()
+    assert [authority_folder(read_config(path)) for path in (system, other)] == [service, home]
+    assert authority_folder(read_config(system), "given") == Path("given")
+    system.write_text('confdir = "own"\n')
+    assert authority_folder(read_config(system)) == tmp_path / "own"

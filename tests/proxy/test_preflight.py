@@ -613,11 +613,11 @@ def test_pictures_need_the_extra(refused: Refused, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(preflight, "find_spec", lambda name: None if name in missing else object())
     text = 'list = ["list.txt"]\n[files]\npictures = "alert"\n'
     assert refused(text) == [
-        "urlward.toml:3: files.pictures: the extra is missing: pip install 'urlward[files]'"
+        "urlward.toml:3: files.pictures: the extra `files` is missing: urlward help install"
     ]
     text = 'list = ["list.txt"]\n[files]\nclassifier = "institute.model:score"\n'
     assert refused(text) == [
-        "urlward.toml:3: files.classifier: the extra is missing: pip install 'urlward[files]'"
+        "urlward.toml:3: files.classifier: the extra `files` is missing: urlward help install"
     ]
     missing.clear()
     missing.add("institute")

@@ -183,6 +183,16 @@ async def test_a_name_whose_address_is_listed(rig: Rig, listed: str) -> None:
     await rig.settled()
 
 
+@pytest.mark.parametrize(("excused", "passes"), [("http://127.0.0.1/page", False), ("127.0.0.1", True)])
+async def test_a_page_on_an_address_that_is_listed(rig: Rig, excused: str, passes: bool) -> None:
+    """As in all modes, the address has to be excused, not the page alone."""
+    await rig.relist("127.0.0.1 id=A-9", f"@@{excused}")
+    await rig.start(answer, "regular")
+    page = b"GET http://127.0.0.1:%d/page HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % rig.origin_port
+    assert (await rig.ask(page)).startswith(b"HTTP/1.1 200 " if passes else b"HTTP/1.1 451 ")
+    await rig.settled()
+
+
 async def test_monitoring_lets_everything_pass(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rig.tctx.options.update(urlward_monitor=True)

@@ -110,7 +110,7 @@ def test_without_matplotlib_the_tables_stay(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "may_plot", lambda: False)
     page = write_report(tmp_path, SAMPLE).read_text()
     assert "<svg" not in page
-    assert "urlward[lab]" in page
+    assert "the extra <code>lab</code>" in page
     assert "12,345" in page
 
 

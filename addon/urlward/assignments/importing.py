@@ -91,8 +91,14 @@ _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
 _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
-_ADDED = re.compile(r"(.+?)(\.\d{1,4}|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
+_ADDED = re.compile(r"(.+?)(\.\d{1,4}|\.completed|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
 """Name of a log, and what is added to that as it is rotated, or each day."""
+KEA = "kea"
+_LEFT = (".2", ".1", ".completed")
+"""What Kea's cleanup adds to the name of a file of leases, in the order in which they tell: what was cleaned
+before, what is being cleaned, and what comes of both (Administrator Reference Manual, section 4.1)."""
+_CLEANED = (".2", ".completed")
+"""Those of them that are written once."""
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -197,7 +203,7 @@ class FileReader:
         with _told(path):
             self.fd = regular_fd(path)
         self._opened = int(clock() * 1000)
-        self._begun = self._opened if begun is None else int(begun * 1000)
+        self.begun = clock() if begun is None else begun
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[Future[None], Imported] | None = None
@@ -353,7 +359,8 @@ class FileReader:
             header = len(line) + len(end)
         self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
-        self._position = position_in(self.fd, known)
+        is_kea = self._source.format == KEA
+        self._position = position_in(self.fd, _of_kind(self._path, self.fd, known) if is_kea else known)
         if self._source.format in _LOGS:
             self._merger.told_until = max((one.last for one in known), default=0)
             self._merger.gaps = self._store.gaps(self._source.id)
@@ -419,8 +426,10 @@ class FileReader:
         if position is not None:
             self._position = replace(position, path=self._source.path)
             self._store.renew(self._source, self._position, now, self._until(now))
-        elif self._follows and not (self._source.format in _LOGS and self._gaps_before(now)):
-            # As after a rotation.
+        elif self._source.format in LEASES or (
+            self._follows and not (self._source.format in _LOGS and self._gaps_before(now))
+        ):
+            # As after a rotation, or a cleanup.
             self._store.looked(self._source, now)
         self._renewed = now
 
@@ -448,7 +457,9 @@ class FileReader:
         written anew after it was read last."""
         since = max((one.read for one in self._known if self._is_of(one.path)), default=0)
         # Of several that are imported together the first is read after all that.
-        if not self._begins or not 0 < since <= self._source.read or since >= self._begun:
+        if not self._begins or not 0 < since <= self._source.read or since >= int(self.begun * 1000):
+            return []
+        if self._source.format == KEA and any(_is_known(one, self._known) for one in _kea_files(self._path)):
             return []
         self.result.left = since
         return [Gap(self._source.id, self._source.path, since, self._opened, ANEW)]
@@ -576,6 +587,8 @@ class FileReader:
 
     def _until(self, now: int) -> int:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
+        if self._source.format == KEA and self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists():
+            return max(self._source.read, 1)  # that is read behind this
         if self._source.format not in _LOGS or (self._follows and not self.is_replaced):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), 1)
@@ -608,6 +621,67 @@ def _root(path: Path) -> str:
     while (found := _ADDED.fullmatch(name)) is not None:
         name = found[1]
     return name
+
+
+def _kea_files(path: Path) -> list[Path]:
+    """All files of a Kea server's leases, in the order in which they tell."""
+    file = path.with_suffix("") if path.suffix in _LEFT else path
+    return [*(file.with_name(file.name + added) for added in _LEFT), file]
+
+
+def _is_known(path: Path, known: Sequence[ReadingPosition]) -> bool:
+    """Whether something of a file was read before."""
+    with suppress(AssignmentError, OSError):
+        fd = regular_fd(path)
+        try:
+            return position_in(fd, _of_kind(path, fd, known)) is not None
+        finally:
+            os.close(fd)
+    return False
+
+
+def _of_kind(path: Path, fd: int, known: Sequence[ReadingPosition]) -> list[ReadingPosition]:
+    """Those that may be of one of Kea's files: what was cleaned may begin as another did that is read, with
+    an address that has the same lease still, and is not that."""
+    is_cleaned, size = path.suffix in _CLEANED, os.fstat(fd).st_size
+    return [
+        one
+        for one in known
+        if (Path(one.path).suffix in _CLEANED) == is_cleaned and (not is_cleaned or one.offset == size)
+    ]
+
+
+def earlier_files(store: AssignmentStore, source: SightingSource, path: Path) -> Iterator[Path]:
+    """Files to read before one of Kea's leases: what is unchanged since a cleanup is in those alone that it
+    has left beside it.
+
+    None is read that is older than what was read before of a later one: a lease that is over by that would
+    begin anew. Where a cleanup goes on meanwhile, there are others to read.
+
+    Args:
+        store: where to.
+        source: what they are of.
+        path: of the file that Kea writes to.
+    """
+    if source.format != KEA or path.suffix in _LEFT:
+        return
+    read = None
+    while (there := _identities(_kea_files(path))) != read:
+        read, known = there, store.positions(source.id)
+        was_read = [number for number, one in enumerate(there) if _is_known(one, known)]
+        for one in [*there][max(was_read, default=0) :]:
+            if one != path and one.exists():
+                yield one
+
+
+def _identities(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Device and inode of those that are there."""
+    found = {}
+    for path in paths:
+        with suppress(OSError):
+            status = path.stat()
+            found[path] = status.st_dev, status.st_ino
+    return found
 
 
 def _said(sighting: Sighting) -> int:
@@ -649,10 +723,10 @@ def import_file(
         reader.close()
 
 
-def in_order(store: AssignmentStore, format_: str, paths: Iterable[Path], options: ReadOptions) -> list[Path]:
+def in_order(store: AssignmentStore, format_: str, paths: Sequence[Path], options: ReadOptions) -> list[Path]:
     """Files in the order of what each begins with, as they have to be read: an end that is read before its
     beginning is lost. Exports (``csv``) may begin with any row: in that of the newest that each has. Those
-    that cannot be read are the last.
+    that cannot be read are the last; those that are read with another (`earlier_files`) are left out.
 
     Args:
         store: where they are imported to.
@@ -671,7 +745,8 @@ def in_order(store: AssignmentStore, format_: str, paths: Iterable[Path], option
                 reader.close()
         return FOREVER
 
-    return sorted(paths, key=place)
+    with_others = {one for path in paths if format_ == KEA for one in _kea_files(path)[:-1] if one != path}
+    return sorted((path for path in paths if path not in with_others), key=place)
 
 
 @contextmanager
@@ -760,6 +835,7 @@ def follow(
     """
     reader: FileReader | None = None
     begins = True
+    earlier: Iterator[Path] = iter(())
 
     def anew(why: str) -> None:
         nonlocal reader
@@ -770,15 +846,20 @@ def follow(
         reader = None
 
     def look() -> tuple[Imported | None, bool]:
-        nonlocal reader, begins
+        nonlocal reader, begins, earlier
         try:
             if reader is not None and reader.is_cut:
                 anew("cut")
             if reader is None and path.exists():
                 reader = FileReader(store, source, path, options, clock, follows=True, begins=begins)
+                if begins:
+                    earlier = earlier_files(store, source, path)
                 begins = False
             if reader is None:
                 return None, False
+            for one in earlier:
+                its = replace(source, path=str(one))
+                return import_file(store, its, one, options, clock, begun=reader.begun), True
             # Asked before reading: what was written to the old file till then is read too.
             replaced = reader.is_replaced
             done = reader.read()

@@ -6,8 +6,10 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 from ipaddress import IPv4Network
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -182,7 +184,7 @@ def _options(args: argparse.Namespace) -> ReadOptions:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from urlward.assignments.importing import import_file, in_order
+    from urlward.assignments.importing import earlier_files, import_file, in_order
 
     options = _options(args)
     budget = read_budget(args.max_errors, "max-errors")
@@ -199,18 +201,22 @@ def _import(args: argparse.Namespace) -> int:
             def judge(done: "Imported") -> str:
                 return _fault(args.format, done, budget)
 
+            def tell(where: str, done: "Imported") -> None:
+                nonlocal begun
+                _tell(where, args.format, done, time.monotonic() - begun)
+                begun = time.monotonic()
+                if done.refused:
+                    wrong.append(f"{where}: {done.refused}")
+
             if args.format == RADACCT:
-                where, done = _radacct(store, keeper, path, args, options, judge)
-            else:
-                where = str(path)
-                with (
-                    _importing(store, args, where, keeper) as source,
-                    progress_bar() as progress,
-                ):
-                    done = import_file(store, source, path, options, time.time, progress, judge, started)
-            _tell(where, args.format, done, time.monotonic() - begun)
-            if done.refused:
-                wrong.append(f"{where}: {done.refused}")
+                tell(*_radacct(store, keeper, path, args, options, judge))
+                continue
+            with _importing(store, args, str(path), keeper) as source:
+                for one in chain(earlier_files(store, source, path), [path]):
+                    its = replace(source, path=str(one))
+                    with progress_bar() as progress:
+                        done = import_file(store, its, one, options, time.time, progress, judge, started)
+                    tell(str(one), done)
     if wrong:
         raise AssignmentError("; ".join(wrong))
     return DONE

@@ -364,7 +364,7 @@ def _secrets(config: Config) -> Iterator[Finding]:
     from urlward.gateway.ca import authority_folder
     from urlward.lists.build import is_artifact
 
-    about, folder = "secrets", authority_folder(config.confdir)
+    about, folder = "secrets", authority_folder(config)
     files = {
         **dict(_secret_files(config, "")),
         **{f"key of {name}": Path(f"{name}.key") for name in config.list},
@@ -422,7 +422,7 @@ def _authority(config: Config) -> Iterator[Finding]:
     if config.intercept == "none":
         yield _ok(about, "nothing is decrypted (intercept)")
         return
-    folder = authority_folder(config.confdir)
+    folder = authority_folder(config)
     if not folder.exists():
         yield _note(about, f"{folder}: no authority yet", "the first start makes one")
         return
@@ -580,9 +580,7 @@ def _pictures(config: Config) -> Iterator[Finding]:
     from urlward.files.local import refusal
 
     if why := refusal(files):
-        advice = (
-            "pip install 'urlward[files]'" if "extra" in why else "exact digests are compared all the same"
-        )
+        advice = "urlward help install" if "extra" in why else "exact digests are compared all the same"
         yield _wrong(about, f"are not looked at: {why}", advice)
     else:
         yield _ok(about, "are decoded in a sandbox, and compared")

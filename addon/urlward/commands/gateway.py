@@ -85,7 +85,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _ca_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
     parser.add_argument(
-        "--confdir", type=given_text, default=default, metavar="DIR", help="its folder (~/.mitmproxy)"
+        "--confdir", type=given_text, default=default, metavar="DIR", help="its folder (the configuration's)"
     )
     _config_argument(parser, default)
     parser.add_argument(
@@ -297,6 +297,6 @@ def _authority(args: argparse.Namespace) -> Any:
     from urlward.proxy.authority import key_size_of
 
     config = _config(args)
-    folder = authority_folder(args.confdir or config.confdir)
+    folder = authority_folder(config, args.confdir)
     size = key_size_of([f"{name}={value}" for name, value in config.mitmproxy.items()])
     return authority(folder, make=args.make, key_size=size, operator=config.page.operator)

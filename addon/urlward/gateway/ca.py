@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from urlward.config import Config
+from urlward.config import SYSTEM, Config
 from urlward.engine.errors import UrlwardError
 from urlward.lists.build import check_place, write_atomically
+from urlward.process import SERVICE
 from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
+from urlward.proxy.settings import DEFAULT_CONFDIR
 from urlward.regular import read_regular, without_bom
-
-_DEFAULT_FOLDER = "~/.mitmproxy"
 
 FORMATS = ("pem", "der", "p12")
 
@@ -41,14 +41,16 @@ Whoever has the key can pass for any site before all who trust it: it stays on t
 """
 
 
-def authority_folder(configured: str | None) -> Path:
-    """Folder of the certificate authority: as configured, else mitmproxy's own.
+def authority_folder(config: Config, given: str | None = None) -> Path:
+    """Folder of the certificate authority: as given or configured, else the service's with the machine's
+    configuration, as its unit says, or mitmproxy's own.
 
     Raises:
         UrlwardError: there is no home folder for that.
     """
+    is_services = config.file == SYSTEM and Path(SERVICE).is_dir()
     try:
-        return Path(configured or _DEFAULT_FOLDER).expanduser()
+        return Path(given or config.confdir or (SERVICE if is_services else DEFAULT_CONFDIR)).expanduser()
     except RuntimeError as e:
         raise UrlwardError("no home folder to keep the authority in: set `confdir`") from e
 

@@ -432,7 +432,7 @@ class Urlward:
 
             seal = seal_of(fleet, config.key)
         except ImportError as e:
-            raise UrlwardError("fleet: needs the extra: pip install 'urlward[fleet]'") from e
+            raise UrlwardError("fleet: needs the extra `fleet`: urlward help install") from e
         name, tell = f"{fleet.node}-{worker_name()}", partial(self.trouble, "fleet")
         self.fleet = FleetConnection(fleet, seal, who=name, tell=tell)
         self._shared_probing = SharedProbing(self.fleet, config.probing)

@@ -264,7 +264,7 @@ class Preflight:
         if fleet is None:
             return
         if find_spec("valkey") is None:
-            yield Problem("fleet", "the extra is missing: pip install 'urlward[fleet]'")
+            yield Problem("fleet", "the extra `fleet` is missing: urlward help install")
         for name in ("password_file", "sentinel_password_file"):
             file = getattr(fleet, name)
             if file is not None and (problem := _readable(file)) is not None:
@@ -283,7 +283,7 @@ class Preflight:
             return
         if not all(map(find_spec, PICTURES)):
             key = "files.pictures" if files.pictures != "off" else "files.classifier"
-            yield Problem(key, "the extra is missing: pip install 'urlward[files]'")
+            yield Problem(key, "the extra `files` is missing: urlward help install")
         elif files.classifier and find_spec(files.classifier.partition(":")[0].partition(".")[0]) is None:
             yield Problem("files.classifier", "there is no such package")
 

@@ -506,9 +506,9 @@ class Session(HttpEnds, Member):
         ]
 
     def _passed(self, addresses: Sequence[Address]) -> list[Address]:
-        """Those that are not listed, but for one that is the host itself, which is judged."""
-        host, port, lists = self._origin.host, self._origin.port, self._guard.lists_address
-        return [each for each in addresses if each[0] == host or not lists(str(each[0]), port, self.client)]
+        """Those that are not listed: a page of one that is may be excused, but no connection to it."""
+        port, lists = self._origin.port, self._guard.lists_address
+        return [each for each in addresses if not lists(str(each[0]), port, self.client)]
 
     def _opened(self, sock: socket.socket | None, error: OSError | None) -> None:
         self._reaching = None

@@ -246,7 +246,7 @@ class Bucket:
             import fsspec
             from botocore.exceptions import BotoCoreError
         except ImportError as e:
-            raise PlaceError(f"{to}: needs the extra `publish`: uv pip install 'urlward[publish]'") from e
+            raise PlaceError(f"{to}: needs the extra `publish`: urlward help install") from e
         self._to = to
         self._bucket, _, prefix = to.removeprefix(BUCKET).partition("/")
         self._prefix = f"{prefix}/" if prefix else ""

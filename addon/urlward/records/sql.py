@@ -216,7 +216,7 @@ def open_server(url: str, where: str) -> Engine:
         import psycopg  # noqa: F401
     except ImportError as e:
         raise StoreError(
-            f'PostgreSQL needs its driver: install "urlward[postgresql]" ({e.name or e} is not there)'
+            f"PostgreSQL needs the extra `postgresql`: urlward help install ({e.name or e} is not there)"
         ) from e
     try:
         parsed = make_url(url)

@@ -129,7 +129,7 @@ def expanded(names: Sequence[Path | str]) -> list[Path | str]:
     try:
         import fsspec
     except ImportError as e:
-        raise UrlwardError(f'URLs and clusters need libraries: install "urlward[cluster]" ({e.name})') from e
+        raise UrlwardError(f"URLs need the extra `cluster`: urlward help install ({e.name})") from e
     found: list[Path | str] = []
     for name in names:
         if str(name) == "-":
@@ -230,7 +230,7 @@ def connected(address: str) -> Iterator["Client"]:
         from distributed import Client
         from distributed.security import Security
     except ImportError as e:
-        raise UrlwardError(f'--cluster needs its libraries: install "urlward[cluster]" ({e.name})') from e
+        raise UrlwardError(f"--cluster needs the extra `cluster`: urlward help install ({e.name})") from e
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is wrong is said once, by us
     try:
         client = Client(address, timeout=CONNECT_WITHIN, security=Security(), set_as_default=False)

@@ -3,7 +3,7 @@
 A report is plain values: a verdict in words, facts, and sections of tables and plots. Whoever makes one
 decides what may stand in it; nothing here looks at URLs. `write_report` writes ``report.json`` for
 programs and ``report.html`` for people: one page without outside resources or scripts, whose plots are
-inline SVG. Plots need matplotlib (the extra ``urlward[lab]``); without it the page says so.
+inline SVG. Plots need matplotlib (the extra ``lab``); without it the page says so.
 """
 
 import dataclasses
