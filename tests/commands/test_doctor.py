@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -90,6 +91,17 @@ def test_a_port_that_is_taken(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert [each.state for each in ports] == ["ok", "wrong"]
     assert ports[1].text == f"admin.listen: 127.0.0.1:{port}: Address already in use"
     assert f"sport = :{port}" in ports[1].advice
+
+
+def test_a_filter_that_records_nothing_may_have_the_port_itself(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with listening() as taken:
+        port = taken.getsockname()[1]
+        config.write_text(re.sub(r":\d+", f":{port}", config.read_text(), count=1))
+        (one,) = found(capsys, config, 0)["ports"]
+    assert (one.state, one.text) == ("note", f"listen: 127.0.0.1:{port}: Address already in use")
+    assert one.advice.startswith("by this filter, if it runs, which [records] would tell; else ss ")
 
 
 def test_the_ports_of_a_gateway_are_those_that_it_takes(

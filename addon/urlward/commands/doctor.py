@@ -317,8 +317,13 @@ def _ports(config: Config) -> Iterator[Finding]:
                     errno.EADDRNOTAVAIL: "ip address shows those of this machine",
                     errno.EACCES: "a port below 1024 is for root, and for the service's capabilities",
                 }.get(error.errno or 0, "it is no address to listen on")
-                text = f"{where}: {error.strerror or error}"
-                yield _wrong(about, text, f"{who}; or choose another in {one.key}")
+                text, advice = f"{where}: {error.strerror or error}", f"{who}; or choose another in {one.key}"
+                if error.errno == errno.EADDRINUSE and config.records is None:
+                    yield _note(
+                        about, text, f"by this filter, if it runs, which [records] would tell; else {advice}"
+                    )
+                else:
+                    yield _wrong(about, text, advice)
             else:
                 yield _ok(about, f"{where} is free")
 

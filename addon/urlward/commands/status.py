@@ -77,7 +77,11 @@ def _status(args: argparse.Namespace) -> int:
 def _why(config: Config, *, configures: bool) -> str:
     if not configures:
         return f"; there is no {SYSTEM} either: give the filter's configuration with --config"
-    return "" if getattr(config, "records", None) is not None else ", since nothing is to be recorded"
+    return (
+        ""
+        if getattr(config, "records", None) is not None
+        else ", since nothing is to be recorded: add [records] to the configuration"
+    )
 
 
 def lines(status: Mapping[str, Any]) -> Iterator[str]:
