@@ -416,6 +416,7 @@ async def test_the_filter_does_not_connect_to_itself(tctx: taddons.context) -> N
         ("[::1]", 8081, "192.0.2.1", True),
         ("203.0.113.10", 8080, "192.0.2.1", False),
         ("localhost", 8080, "127.0.0.1", True),
+        (r"\108ocalhost", 8081, "127.0.0.1", True),
     ):
         data = ServerConnectionHookData(Server(address=(host, port)), make_context().client)
         data.client.peername = (client, 1234)

@@ -658,6 +658,9 @@ class Urlward:
         if server.address is None or server.transport_protocol != "tcp" or guard is None:
             return
         host, port = server.address[:2]
+        if "\\" in host:  # by which the system's resolver escapes letters, as in `SocksHandshake`
+            server.error = _OUT_OF_REACH
+            return
         if literal := as_address(host):
             if not self.may_reach(data.client, literal, port, named=False):
                 server.error = _OUT_OF_REACH
