@@ -145,9 +145,7 @@ class Session(Exchange):
 
     def connect(self) -> None:
         shared = self.case.http2.origin
-        head = self.relay.pending[0].head
-        assert head is not None
-        lane = shared.lane(self, surely=not head.repeatable)
+        lane = shared.lane(self, surely=not self.lane.repeatable)
         if lane is None and not shared.waits(self):
             self.case.asking.append(self)
         elif lane is not None:
