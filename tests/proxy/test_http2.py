@@ -769,6 +769,8 @@ def test_trailers_that_are_none() -> None:
     for name, value in ((b"A", b"b"), (b":path", b"/"), (b"a", b"b\r\nc: d"), (b"connection", b"x")):
         with pytest.raises(MalformedError):
             last_chunk([(name, value)])
+    with pytest.raises(MalformedError):
+        last_chunk([(b"a", b"b" * 10_000)] * 2)
 
 
 def test_trailers_that_frame_to_some_are_left_out() -> None:
@@ -819,13 +821,15 @@ def test_the_fields_of_a_response() -> None:
         (b"5\r\nhello\r!\n", None),
         (b"5\r\nhello\r\n\r\n0\r\n\r\n", b"hello"),
         (b"5\r\nhello\r\n\r\nx\r\n", None),
+        (b"0\r\n" + b"a: b\r\n" * 400 + b"\r\n", b""),
+        (b"0\r\n" + b"a: b\r\n" * 600 + b"\r\n", None),
     ],
 )
 def test_chunks_as_servers_write_them(body: bytes, content: bytes | None, size: int) -> None:
     chunks = Chunks()
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     if content is None:
-        with pytest.raises(ValueError, match="chunk"):
+        with pytest.raises(ValueError, match=r"chunk|trailers"):
             deque(chunks.feed(piece, 0) for piece in pieces)
         return
     for piece in pieces:
@@ -1005,6 +1009,22 @@ def test_a_head_that_is_too_large_is_one_streams_matter(case: Case, size: int, s
     heads = [head for origin in case.origins for head in origin.heads]
     name = fields[-1][0].encode()
     assert [(head.target, len(head.get(name))) for head in heads] == [(b"/other", 0), (b"/again", 3000)]
+    assert len(case.origins) == 2  # it waits for nobody, but is answered at once
+
+
+def test_heads_under_way_are_bounded(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few bytes make long ones, and an origin may read them all and answer none."""
+    for _ in range(MAX_STREAMS):
+        case.ask("/", ("cookie", "x" * 16_000), ("user-agent", "x" * 1_000))
+    assert (case.ended, case.goaway) == ({}, None)
+    monkeypatch.setattr("urlward.proxy.http2.MAX_UNDER_WAY", len(case.origins) * 17_000)
+    for origin in case.origins[:2]:
+        origin.says(OK)
+    case.loop.run()
+    taken = case.ask("/", ("x", "x" * 8_000))
+    refused = case.ask("/", ("x", "x" * 60_000))
+    assert case.ended.pop(refused) == "reset 7"
+    assert taken not in case.ended
 
 
 def test_what_a_busy_client_sends_is_no_flood(case: Case) -> None:

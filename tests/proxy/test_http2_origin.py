@@ -15,7 +15,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame, WindowUpdate
 from proxy.test_http2 import Case as Client
 from proxy.test_http2 import Loop, frame
 from proxy.test_http2 import Origin as Exchange
-from urlward.proxy.connection import HIGH, Connection
+from urlward.proxy.connection import BEHIND, HELD, HIGH, Connection
 from urlward.proxy.head import read_request_head, with_plain_framing
 from urlward.proxy.http2 import WINDOW as CLIENT_WINDOW
 from urlward.proxy.http2 import Lane
@@ -145,9 +145,7 @@ class Session(Exchange):
 
     def connect(self) -> None:
         shared = self.case.http2.origin
-        head = self.relay.pending[0].head
-        assert head is not None
-        lane = shared.lane(self, surely=not head.repeatable)
+        lane = shared.lane(self, surely=not self.lane.repeatable)
         if lane is None and not shared.waits(self):
             self.case.asking.append(self)
         elif lane is not None:
@@ -873,6 +871,39 @@ def test_an_origin_that_does_not_read_holds_the_client_up(case: Case) -> None:
     server.flush()
     case.send(stream, b"", end=True)
     assert (len(server.bodies[1]), server.over[1]) == (sent, "ended")
+
+
+def test_an_origin_that_takes_nothing_is_asked_nothing(case: Case) -> None:
+    """Heads have no windows: of each that a client gives up another would wait."""
+    case.ask("/a")
+    server = case.find()
+    server.fill(full=True)
+    given_up, kept = case.ask("/b"), case.ask("/c")
+    case.client.reset_stream(given_up)
+    case.flush()
+    assert len(server.heads) == 1
+    server.fill(full=False)
+    case.loop.run()
+    assert [dict(fields)[":path"] for fields in server.heads.values()] == ["/a", "/c"]
+    server.serve()
+    assert case.body[kept] == b"/c"
+
+
+def test_a_client_that_takes_nothing_has_the_origin_wait(case: Case) -> None:
+    """Nor have heads of responses."""
+    streams = [case.ask(f"/{i}") for i in range(MAX_STREAMS)]
+    server = case.find()
+    server.flush()
+    case.http2.pause(BEHIND)
+    assert server._paused & HELD
+    for number in sorted(server.heads):
+        server.h2.send_headers(number, [(":status", "200")], end_stream=True)
+    server.flush()  # as if it had come already
+    assert len(case.status) < MAX_STREAMS // 2
+    case.http2.resume(BEHIND)
+    case.loop.run()
+    assert not server._paused & HELD
+    assert len(case.status) == len(streams)
 
 
 def test_a_connection_at_rest_is_kept_for_a_while_and_goes_with_the_client(case: Case) -> None:

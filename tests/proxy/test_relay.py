@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
-from urlward.proxy.relay import COST_OF_INTERIM, MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay
+from urlward.proxy.relay import COST_OF_INTERIM, MAX_BLANK, MAX_HELD, MAX_PENDING, MAX_UNDER_WAY, HttpRelay
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -855,6 +855,24 @@ def test_what_waits_for_an_answer_is_bounded_and_may_be_the_last() -> None:
     case.server(ok())
     assert case.ends.client == ok() * 4
     assert case.ends.asked[-1] == "close"
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_heads_under_way_are_bounded(pieces: int) -> None:
+    """A client's own origin may read them all, and answer none."""
+    asked = get("/" + "x" * 60_000) * 7
+    size = len(asked) // pieces
+    case = Case(reached=False).client(*[asked[at : at + size] for at in range(0, len(asked), size)])
+    assert sum(len(pending.raw or b"") for pending in case.relay.pending) <= MAX_UNDER_WAY
+    case.relay.connected()
+    assert len(case.relay.pending) == 4
+    assert case.ends.asked[-1] == "hold"
+    case.server(ok() * 4)
+    assert len(case.relay.pending) == 3
+    assert case.ends.asked[-1] == "go on"
+    case.server(ok() * 3)
+    assert case.ends.client == ok() * 7
+    assert case.ends.server == asked
 
 
 def test_what_waits_for_an_answer_is_judged_then() -> None:

@@ -13,7 +13,7 @@ MAX_LINE: Final = 1 << 13
 _LENIENT_LINE: Final = 1 << 15
 """Bytes of that in a response."""
 
-MAX_TRAILERS: Final = 1 << 16
+MAX_TRAILERS: Final = 1 << 14
 """Bytes of all that stands behind a chunked body."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

@@ -55,6 +55,10 @@ CREDIT: Final = 1 << 19
 _LONG_HEAD: Final = 1 << 13
 """Bytes of a request's head beyond which each 1 KB is spent on: clients can name long fields by a byte."""
 
+MAX_UNDER_WAY: Final = 1 << 21
+"""Bytes of heads of requests under way, beyond which no long one is taken. Few sites take more than 16 KB of
+cookies, which all requests of a page have."""
+
 
 _NONE: Final = Request(b"")
 
@@ -388,10 +392,12 @@ class Http2(Multiplexed):
         """The client is slow: neither its requests nor their responses are read, heads included."""
         super().pause(why)
         self.ends.hold_client(held=True)
+        self.origin.hold(held=True)
         for lane in self._lanes:
             lane.fill(full=True)
 
     def _caught_up(self) -> None:
+        self.origin.hold(held=False)
         for lane in list(self._lanes):
             lane.relieve()
         self.ends.hold_client(held=False)
@@ -451,6 +457,11 @@ class Http2(Multiplexed):
             return
         if len(request.head) > _LONG_HEAD:
             self._budget.spend((len(request.head) - _LONG_HEAD) >> 10)
+            under_way = sum(len(each.request.head) for each in self._streams.values())
+            if under_way + len(request.head) > MAX_UNDER_WAY:
+                self.ends.refused("match")
+                self.reset(number, ErrorCodes.REFUSED_STREAM)
+                return
         self._streams[number] = stream = ClientStream(
             number, ended=ended, request=request, left=request.length
         )

@@ -49,7 +49,7 @@ from h2.stream import H2StreamStateMachine, StreamClosedBy, StreamInputs
 from h2.utilities import is_informational_response
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
-from urlward.proxy.connection import HIGH, LATER, LOW, Connection, Owner
+from urlward.proxy.connection import HELD, HIGH, LATER, LOW, Connection, Owner
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_messages import Chunks, Decoder, Encoder, Fields
 
@@ -667,8 +667,8 @@ class Multiplexed:
     """
 
     __slots__ = (
-        "_blocked", "_budget", "_busy", "_closed", "_frames", "_loop", "_more", "_opened", "_streams",
-        "_waits", "_windows", "peer",
+        "_blocked", "_budget", "_busy", "_closed", "_frames", "_held", "_loop", "_more", "_opened",
+        "_streams", "_waits", "_windows", "peer",
     )  # fmt: skip
 
     room: Final = 0
@@ -697,6 +697,8 @@ class Multiplexed:
         self._busy = False
         """Whether what is to be sent goes together, at the end of what is read."""
         self._closed = False
+        self._held = False
+        """Whether nothing is read."""
         self._more = False
         """Whether some of what has come is yet to be read."""
         self._opened = False
@@ -726,7 +728,7 @@ class Multiplexed:
                 for event in _joined(frames.receive_data(data)):
                     self._take(event)
                 more, data = frames.more, b""
-                if self._turn_is_over():
+                if self._held or self._turn_is_over():
                     break
             if other is not None:
                 # Each may be a message, for which the other side opens its window (as gRPC does).
@@ -737,7 +739,7 @@ class Multiplexed:
                 return
             self._more = more
             self._settle()
-            if (more or budget.behind) and self.peer is not None:
+            if (more or budget.behind) and self.peer is not None and not self._held:
                 self.peer.pause(LATER)
                 if budget.behind:
                     self._loop.call_later(_REST, self._read_on)
@@ -753,6 +755,15 @@ class Multiplexed:
             if other is not None:
                 other._busy = False
                 other.flush()
+
+    def hold(self, *, held: bool) -> None:
+        """Read no more, or go on: heads have no windows, and would wait here."""
+        if held is self._held or self.peer is None:
+            return
+        self._held = held
+        (self.peer.pause if held else self.peer.resume)(HELD)
+        if self._more and not held:
+            self.peer.later(self._read_on)
 
     def _read_on(self) -> None:
         if self.peer is not None:

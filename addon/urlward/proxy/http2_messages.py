@@ -14,8 +14,8 @@ import hpack
 from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 from hpack.table import HeaderTable
 
-from urlward.proxy.framing import Chunked
-from urlward.proxy.head import REPEATABLE, HeadError, ResponseHead, frames_to_some
+from urlward.proxy.framing import MAX_TRAILERS, Chunked
+from urlward.proxy.head import MAX_HEAD, REPEATABLE, HeadError, ResponseHead, frames_to_some
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9a-z]+"
 _NAME = re.compile(_TOKEN).fullmatch
@@ -190,6 +190,8 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
         authority,
         b"".join(lines),
     )
+    if len(head) > MAX_HEAD:
+        raise HeadError(431, "a head that is too large")
     repeatable = ended and method in REPEATABLE
     return Request(head, method == b"HEAD", chunked, bool(protocol), repeatable, ended, length or 0)
 
@@ -211,7 +213,10 @@ def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
             raise MalformedError("a trailer that HTTP/2 does not have")
         if name not in _NO_TRAILERS and not frames_to_some(name):
             lines.append(b"%b: %b\r\n" % (name, value))
-    return b"0\r\n%b\r\n" % b"".join(lines)
+    trailers = b"".join(lines)
+    if len(trailers) > MAX_TRAILERS:
+        raise MalformedError("trailers without end")
+    return b"0\r\n%b\r\n" % trailers
 
 
 def response_fields(head: ResponseHead, status: int = 0) -> tuple[Fields, bool]:
@@ -336,7 +341,8 @@ class Chunks(Chunked):
         self.trailers: Fields = []
 
     def read_trailer(self, line: bytes) -> None:
-        """Take a trailer, if HTTP/2 has it."""
+        """Take a trailer, if HTTP/2 has it; each takes room beyond its bytes (RFC 9113 section 6.5.2)."""
+        self._room -= 32
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t\r")
         if _NAME(name) and name not in _NO_TRAILERS and not _has_control(value):

@@ -154,6 +154,11 @@ class SharedOrigin:
         if self.client is not None:
             self.client.dispatch()
 
+    def hold(self, *, held: bool) -> None:
+        """Read nothing over HTTP/2, or go on."""
+        if self.http2 is not None:
+            self.http2.hold(held=held)
+
     def touch(self, now: float) -> None:
         """Check time limits."""
         if self.http2 is not None:
@@ -282,8 +287,9 @@ class Http2Origin(Multiplexed):
 
     @property
     def free(self) -> bool:
-        """Whether another stream may begin."""
-        return len(self._lanes) < self._most
+        """Whether another stream may begin: while what was sent is not taken, its head would wait here, and
+        stay although its client gives it up."""
+        return len(self._lanes) < self._most and not self._blocked
 
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
@@ -338,7 +344,7 @@ class Http2Origin(Multiplexed):
     def touch(self, now: float) -> None:
         """Check time limits."""
         self._heard = max(self._heard, self.active)
-        if self._heard > self._asked:
+        if self._heard > self._asked or self._held:
             self._asked = 0.0
         if self._asked and perf_counter() - self._asked >= _QUIET_FOR:
             self._silent()
@@ -347,6 +353,9 @@ class Http2Origin(Multiplexed):
         elif now - self._since >= (KEPT_FOR if self._most else _QUIET_FOR):
             # Of one that takes no stream at all, another may: those that wait connect anew.
             self._end()
+
+    def _caught_up(self) -> None:
+        self._shared.wake()
 
     def _silent(self) -> None:
         """The origin does not answer a PING: further requests go over a new connection."""

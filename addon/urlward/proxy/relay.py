@@ -169,6 +169,9 @@ MAX_HELD: Final = 1 << 16
 MAX_PENDING: Final = 128
 """Requests without a response that a client may have sent."""
 
+MAX_UNDER_WAY: Final = 1 << 18
+"""Bytes of heads of requests without a response; what goes beyond waits until all before it are answered."""
+
 COST_OF_INTERIM: Final = 128
 """Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
 
@@ -232,9 +235,8 @@ def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
 class Pending:
     """Request that awaits its response from the origin."""
 
-    head: RequestHead | None
-    """Kept until its origin is connected to, or for as long as its response may be inspected: it takes many
-    times the room that it took on its way."""
+    raw: bytes | None
+    """Its head as it came, until its origin is connected to, or while its response may be inspected."""
     names: Names
     is_head: bool
     alone: bool
@@ -250,6 +252,11 @@ class Pending:
     """Whether any of its response has come."""
     body_begun: bool = False
     """Whether any of its body has been sent on."""
+
+    @property
+    def head(self) -> RequestHead | None:
+        """Its head, if that is kept; read anew, since in parts it takes many times the room."""
+        return None if self.raw is None else read_request_head(self.raw)
 
 
 @dataclass(eq=False, slots=True)
@@ -284,6 +291,8 @@ class HttpRelay:
     """Body of the request that is being received."""
     _sending: Pending | None = None
     """Request that this body belongs to."""
+    _under_way: int = 0
+    """Bytes of heads of requests since none was under way."""
     _switching: bool = False
     """Whether an upgrade waits for its answer, or a request for its judge."""
     _refused_switch: bool = False
@@ -443,7 +452,7 @@ class HttpRelay:
         for pending in self.pending:
             # Where there is one at most, that may yet go to another origin.
             if not self._in_turn and self.inspect is None:
-                pending.head = None
+                pending.raw = None
             if address:
                 pending.names = pending.names._replace(address=address)
         early, self._early = b"".join(self._early), []
@@ -668,7 +677,7 @@ class HttpRelay:
                 if self._sending is not None:
                     self._sending.body_begun = True
                 if self._body.done:
-                    self._body = None
+                    self._body = self._sending = None
                     if self._last or (self._mute and self._close_after):
                         self._deaf = True
                         size = position
@@ -741,7 +750,8 @@ class HttpRelay:
         fields = head.fields
         # Behind all responses, and the next one behind its own.
         alone = fields.length != 0 or head.method not in _PIPELINED
-        if self.pending and (alone or self.pending[-1].alone):
+        size = len(raw) + self._under_way if self.pending else len(raw)
+        if self.pending and (alone or self.pending[-1].alone or size > MAX_UNDER_WAY):
             self._held += raw
             self._behind = True
             return None
@@ -759,16 +769,17 @@ class HttpRelay:
         if self._mute:
             # The request before was answered before it was whole; this one has another connection.
             self.leave_server()
-        kept = head if self._server != "open" or self._in_turn or self.inspect is not None else None
+        kept = raw if self._server != "open" or self._in_turn or self.inspect is not None else None
         unasked = fields.expects and fields.length != 0
         # Behind a body some clients send a line break, on which a connection that is closed would be reset.
         closes = fields.minor == 1 and not (fields.keep_alive or fields.length != 0)
-        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, unasked, closes)
-        self.pending.append(self._sending)
+        pending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, unasked, closes)
+        self.pending.append(pending)
+        self._under_way = size
         self._requests += 1
         if fields.length != 0:
             body = Chunked() if fields.length is None else Counted(fields.length)
-            self._body = Unread(body, head.method)
+            self._body, self._sending = Unread(body, head.method), pending
         if fields.websocket:
             self._switching = True
         return head

@@ -451,8 +451,8 @@ class Session(HttpEnds, Member):
         self._looking = time.monotonic()
         if self._may_share():
             assert self._shared is not None
-            head = self._relay.pending[0].head
-            lane = self._shared.lane(self, surely=head is None or not head.repeatable)
+            assert isinstance(self._client, Lane)
+            lane = self._shared.lane(self, surely=not self._client.repeatable)
             if lane is not None:
                 self._take_server(lane)
                 self._reached()
