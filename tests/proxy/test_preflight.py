@@ -124,7 +124,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
             f'{DAYS}[[records.store]]\nkind = "syslog"\naddress = "a:1"\ntls = true\nca = "none"',
             "8: records.store.0.ca: none: No such file or directory",
         ),
-        ('list = ["https://lists.example/a.txt"]', "1: list.0: a URL, and a file is needed: a list that"),
+        ('list = ["https://lists.example/a.txt"]', "1: list.0: a URL, and a file is needed; that of a list"),
         ('\nstate = "\\u0000"', "2: state: a file's name holds no NUL"),
         (
             f'{DAYS}[[records.store]]\nkind = "jsonl"\npath = "a\\u0000"',

@@ -19,6 +19,7 @@ from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, rese
 from urlward.engine.scope import Scope
 from urlward.proxy import connection, forward, front, upstream
 from urlward.proxy.connection import BEHIND, LOW, Connection, is_local
+from urlward.proxy.guard import Guard
 from urlward.proxy.poller import READ, Poller
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, GONE_AFTER, Session
@@ -748,16 +749,25 @@ async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) ->
 
 
 @pytest.mark.parametrize(
-    ("found", "silent", "least", "passes"),
+    ("found", "silent", "least", "listed", "passes"),
     [
-        (("127.0.0.2", "127.0.0.1"), False, Scope.HOST, True),
-        (("127.0.0.2", "127.0.0.1"), True, Scope.HOST, True),
-        (("127.0.0.3", "127.0.0.1"), False, Scope.HOST, False),
-        (("127.0.0.2",), False, Scope.HOST, False),
-        (("127.0.0.2", "127.0.0.1"), False, Scope.GLOBAL, False),
-        (("127.0.0.2", "127.0.0.1"), False, Scope.LINK, False),
+        (("127.0.0.2", "127.0.0.1"), False, Scope.HOST, "", True),
+        (("127.0.0.2", "127.0.0.1"), True, Scope.HOST, "", True),
+        (("127.0.0.3", "127.0.0.1"), False, Scope.HOST, "", False),
+        (("127.0.0.2",), False, Scope.HOST, "", False),
+        (("127.0.0.2", "127.0.0.1"), False, Scope.GLOBAL, "", False),
+        (("127.0.0.2", "127.0.0.1"), False, Scope.LINK, "", False),
+        (("127.0.0.2", "127.0.0.3", "127.0.0.1"), True, Scope.HOST, "127.0.0.3", True),
     ],
-    ids=["refuses", "is silent", "is not its own", "is its only one", "is farther", "is not this machine's"],
+    ids=[
+        "refuses",
+        "is silent",
+        "is not its own",
+        "is its only one",
+        "is farther",
+        "is not this machine's",
+        "is silent, and another listed",
+    ],
 )
 async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tried(
     rig: Rig,
@@ -765,6 +775,7 @@ async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tr
     found: tuple[str, ...],
     silent: bool,
     least: Scope,
+    listed: str,
     passes: bool,
 ) -> None:
     """A client does so by itself, but here each address takes its connection. None is nearer to the filter:
@@ -772,13 +783,15 @@ async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tr
     connect = Opening._connect
 
     def wait(opening: Opening, address: Address) -> bool:
+        assert address[0] != listed
         return (silent and address[0] == "127.0.0.2") or connect(opening, address)
 
     monkeypatch.setattr(Opening, "_connect", wait)
     monkeypatch.setattr("urlward.proxy.session.UNANSWERED_FOR", 0.0)
-    is_far = {"127.0.0.2": least, "127.0.0.1": min(least, Scope.LINK)}
+    is_far = {"127.0.0.2": least, "127.0.0.3": least, "127.0.0.1": min(least, Scope.LINK)}
     monkeypatch.setattr("urlward.proxy.session.scope", is_far.__getitem__)
     await rig.start(answer, "transparent")
+    monkeypatch.setattr(Guard, "lists_address", lambda _, address, *__: address == listed)
     monkeypatch.setattr(platform, "original_addr", lambda _: ("127.0.0.2", rig.origin_port))
     rig.lead(*((address, rig.origin_port) for address in found))
     assert (await rig.ask(GET % b"a")).startswith(OK if passes else b"HTTP/1.1 502 ")

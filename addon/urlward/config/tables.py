@@ -65,7 +65,7 @@ def _file_name(name: str) -> str:
     if "\0" in name:
         raise ValueError("a file's name holds no NUL")
     if "://" in name:
-        raise ValueError("a URL, and a file is needed: a list that is fetched is a [[feed]] with this url")
+        raise ValueError("a URL, and a file is needed; that of a list is the url of a [[feed]]")
     return _Name(name)
 
 
