@@ -666,6 +666,20 @@ def test_a_canary_that_goes_on_beginning_anew_keeps_it_from_all(tmp_path: Path) 
     assert content(place) == content_of(LISTS[0])
 
 
+def test_what_is_usual_at_a_canary_is_known_when_it_has_begun_anew(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    lists.look("phish", {NODE: sample(2, 10_000, blocks=2_000)}, 10)
+    lists.look("phish", {NODE: sample(2, 0, blocks=0)}, 10)
+    assert lists.look("phish", {NODE: sample(2, 10_000, blocks=2_000)}, 10) == ""
+    lists.promote("phish")
+    lists.publish("phish", LISTS[2])
+    lists.look("phish", {NODE: sample(3, 0, blocks=0)}, 10)  # and before it has the next one
+    assert lists.look("phish", {NODE: sample(3, 10_000, blocks=2_000)}, 10) == ""
+    said = lists.look("phish", {NODE: sample(3, 20_000, blocks=10_000)}, 10)
+    assert said.endswith("10000 blocks of 20000 requests, where 20.00% was usual")
+    assert content(place) == content_of(LISTS[1])
+
+
 def test_chance_keeps_nothing_from_anybody(tmp_path: Path) -> None:
     _, lists = tried(tmp_path)
     lists.look("phish", {NODE: sample(2, 0, blocks=0)}, 10)

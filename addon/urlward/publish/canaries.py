@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from urlward.config import Config, PublishCanaryTable
@@ -61,6 +62,14 @@ class Sample(msgspec.Struct):
     blocks: float = 0.0
     faults: float = 0.0
     objections: float = 0.0
+
+    def on_top_of(self, other: "Sample") -> "Sample":
+        """These counters, with others added."""
+        added = {name: getattr(self, name) + getattr(other, name) for name in _COUNTED}
+        return structs.replace(self, **added)
+
+
+_COUNTED = ("requests", "blocks", "faults", "objections")
 
 
 def ask(node: PublishCanaryTable, name: str) -> Sample:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from urlward.config import Config
 from urlward.engine.dates import time_or_none
 from urlward.engine.errors import UrlwardError
-from urlward.publish.canaries import Sample, has_begun_anew
 from urlward.publish.lease import leader_of
 from urlward.publish.place import ListPlace, open_place
 from urlward.publish.rollout import Lists, Rollout, read_rollouts
@@ -133,9 +132,8 @@ class RolloutDesk:
 
 
 def _canary(url: str, rollout: Rollout) -> dict[str, Any]:
-    before, now = rollout.before.get(url), rollout.latest.get(url)
-    if before is None or now is None or has_begun_anew(before, now):
-        before = now = Sample()
+    now = rollout.counted(url)
+    before = rollout.before.get(url, now)
     return {
         "url": url,
         "has": url in rollout.before,

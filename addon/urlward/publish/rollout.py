@@ -124,8 +124,9 @@ class Rollout(msgspec.Struct):
         watched: seconds for which every canary has had the one that is tried.
         waited: seconds for which one of them has not.
         waiting: why.
-        before: counters of each canary as it came into force there.
-        latest: counters of each canary as they were seen last.
+        before: what each canary had counted (`counted`) as it came into force there.
+        latest: counters of each canary as they were seen last, also with earlier versions.
+        carried: what it had counted before it began anew.
         restarts: times that each has begun anew since.
         held: why it is held.
     """
@@ -141,6 +142,7 @@ class Rollout(msgspec.Struct):
     waiting: str = ""
     before: dict[str, Sample] = {}
     latest: dict[str, Sample] = {}
+    carried: dict[str, Sample] = {}
     restarts: dict[str, int] = {}
     held: HeldRollout | None = None
 
@@ -190,7 +192,19 @@ class Rollout(msgspec.Struct):
     def try_on_canaries(self, serial: int) -> None:
         """Offer a version to canaries."""
         self.canary, self.watched, self.waited, self.waiting = serial, 0.0, 0.0, ""
-        self.before, self.latest, self.restarts = {}, {}, {}
+        self.before, self.restarts = {}, {}
+
+    def count(self, url: str, sample: Sample) -> bool:
+        """Take the counters of a canary; returns whether they have begun at zero since the last ones."""
+        latest = self.latest.get(url, Sample())
+        if anew := has_begun_anew(latest, sample):
+            self.carried[url] = latest.on_top_of(self.carried.get(url, Sample()))
+        self.latest[url] = sample
+        return anew
+
+    def counted(self, url: str) -> Sample:
+        """All that a canary is known to have counted, by which it is told what is usual there."""
+        return self.latest.get(url, Sample()).on_top_of(self.carried.get(url, Sample()))
 
     def offer_to_all(self, serial: int) -> None:
         """Offer a version to all."""
@@ -384,13 +398,12 @@ class Lists:
                 state = f" (its feed: {sample.state})" if sample.state else ""
                 waiting = f"{url}: has serial {sample.serial} in force{state}"
                 continue
-            before, rollout.latest[url] = rollout.before.setdefault(url, sample), sample
-            if has_begun_anew(before, sample):
-                rollout.before[url] = sample
+            if rollout.count(url, sample) and url in rollout.before:
                 rollout.restarts[url] = rollout.restarts.get(url, 0) + 1
                 if rollout.restarts[url] > RESTARTS:
                     return f"{url}: has begun anew {rollout.restarts[url]} times", waiting
-            if reason := judge(rollout.before[url], sample, self._table.max_rise):
+            now = rollout.counted(url)
+            if reason := judge(rollout.before.setdefault(url, now), now, self._table.max_rise):
                 return f"{url}: {reason}", waiting
         return "", waiting
 
