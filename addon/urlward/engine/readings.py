@@ -40,8 +40,8 @@ from urlward.engine.words import behind, search_for
 
 _TELLING = (*pictures.TELLING, *data_routes.TELLING, *topics.TELLING)
 _may_be_a_programs = search_for(_TELLING)
-# What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
-# last segment alone, no `.php` has more behind it, it has no name of data or `&`, and it is no wiki's page.
+# What `is_plain_path` says, less what may stand for a file, or is a program's of its own: dots are in the
+# last segment alone, no `.php` has more behind it, it has no telling word or `&`, and it is no wiki's page.
 _ONE_PAGE = re.compile(
     rf"(?=/)(?:/(?!{behind('/', _TELLING)}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
