@@ -34,6 +34,7 @@ NOTHING = (
     "cd",
     "apt-get",
     "install",
+    "ln",
     "podman",
     "packaging/build-deb",
 )

@@ -17,6 +17,9 @@ from install.machine import Machine, booted, forbidden, made_tree, without
 VERSIONS = ("0.1.0", "0.2.0")
 """Of the package that is there, whatever its number, and of the next one."""
 
+COMMITTED = "1796083200"
+"""Time of the commit that the package is of, as `SOURCE_DATE_EPOCH`."""
+
 BASE = (
     "python3", "ca-certificates", "passwd", "systemd-standalone-sysusers", "systemd-standalone-tmpfiles",
 )  # fmt: skip
@@ -70,7 +73,8 @@ def build(folder: Path) -> Path:
     done = subprocess.run(
         [source / "packaging/build-deb", "-o", folder],
         capture_output=True, text=True, check=False, timeout=400,
-        env={name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")},
+        env={name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+        | {"SOURCE_DATE_EPOCH": COMMITTED},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     shutil.rmtree(source)
