@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from assignments.support import DAY, START, at, sighting, taken
+from urlward.assignments import importing
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow, import_file
 from urlward.assignments.interval import Ending, SightingKind
 from urlward.assignments.retention import hold_assignments, purge_assignments
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoAnswer, WhoQuestion, answer_fields, answer_lines, who
+from urlward.regular import regular_fd
 
 A, B = "198.51.100.7", "198.51.100.8"
 HEADER = "address,ports,from,subscriber,event\n"
@@ -580,6 +582,25 @@ def test_what_kea_has_cleaned_is_read_before_what_it_writes(
     assert [one.left for one in followed_once(store, path, 3900)] == [0, 0]
     assert spans(store) == [(100, 3700)]
     assert told(store, 3850, gone) == ("one", ["dora"])
+
+
+def test_a_cleanup_may_end_while_what_it_has_left_is_read(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cleaned = tmp_path / "leases4.csv", tmp_path / "leases4.csv.1"
+    path.write_text(leases("kea", (B, "berta", 50)))
+    cleaned.write_text(leases("kea", (A, "anna", 0)))
+    opened: list[Path] = []
+
+    def opening(one: Path) -> int:
+        opened.append(one)
+        if one == cleaned and opened.count(one) == 2:
+            cleaned.rename(tmp_path / "leases4.csv.2")
+        return regular_fd(one)
+
+    monkeypatch.setattr(importing, "regular_fd", opening)
+    assert sum(one.rows for one in followed_once(sqlite_store, path, 100)) == 2
+    assert told(sqlite_store, 90) == ("one", ["anna"])
 
 
 def test_what_kea_has_cleaned_is_not_what_began_alike(store: AssignmentStore, tmp_path: Path) -> None:
