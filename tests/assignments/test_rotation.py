@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from assignments.support import DAY, START, at, sighting, taken
+from urlward.assignments import importing
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow, import_file
 from urlward.assignments.interval import Ending, SightingKind
 from urlward.assignments.retention import hold_assignments, purge_assignments
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoAnswer, WhoQuestion, answer_fields, answer_lines, who
+from urlward.regular import regular_fd
 
 A, B = "198.51.100.7", "198.51.100.8"
 HEADER = "address,ports,from,subscriber,event\n"
@@ -515,6 +517,40 @@ def test_files_of_leases_that_are_imported_together_lack_nothing(
     assert told(sqlite_store, 150) == ("one", ["anna"])
 
 
+@pytest.mark.parametrize("ends", ["Stop", "another", ""])
+def test_what_a_session_had_before_the_next_log_is_in_doubt_until_the_rotated_one_is_read(
+    store: AssignmentStore, tmp_path: Path, ends: str
+) -> None:
+    """Behind the gap is told when it began, and not with which address."""
+    log = Log(store, tmp_path / "log", "detail")
+    log.write(record("Start", 0, Framed_IP_Address="203.0.113.9"))
+    log.read(100)
+    berta = {"user": "berta", "Acct_Session_Id": "s2"}
+    log.write(record("Start", 200, Framed_IP_Address=B, **berta))
+    log.write(record("Interim-Update", 400, took=200, Framed_IP_Address=B, **berta))
+    log.write(record("Interim-Update", 600, took=400, Framed_IP_Address=A, **berta))
+    log.write(record("Interim-Update", 700, took=500, Framed_IP_Address=A, **berta))
+    rotated = log.rotate()
+    log.write(record("Interim-Update", 900, took=700, Framed_IP_Address=A, **berta))
+    if ends == "Stop":
+        log.write(record("Stop", 1000, took=800, Framed_IP_Address=A, **berta))
+    elif ends:
+        log.write(record("Start", 1000, "carla", Framed_IP_Address=A, Acct_Session_Id="s3"))
+    log.read(1100)
+    assert [told(store, seconds) for seconds in (300, 650, 899)] == [("ambiguous", ["berta"])] * 3
+    if ends == "Stop":
+        assert told(store, 900) == told(store, 950) == ("one", ["berta"])
+    log.read(1200, rotated)
+    log.read(1300)
+    assert spans(store) == []
+    assert [told(store, seconds, B) for seconds in (300, 500, 650)] == [
+        ("one", ["berta"]), ("ambiguous", ["berta"]), ("none", []),
+    ]  # fmt: skip
+    verdicts = [told(store, seconds)[0] for seconds in (300, 500, 650, 900)]
+    assert verdicts == ["none", "ambiguous", "one", "one"]
+    assert told(store, 1050)[1] == {"Stop": [], "another": ["carla"], "": ["berta"]}[ends]
+
+
 def followed_once(store: AssignmentStore, path: Path, seconds: int) -> list[Imported]:
     """What a `follow` that begins reads of Kea's leases; it ends where it would wait."""
     source = store.source("kea", "kea", str(path))
@@ -546,6 +582,25 @@ def test_what_kea_has_cleaned_is_read_before_what_it_writes(
     assert [one.left for one in followed_once(store, path, 3900)] == [0, 0]
     assert spans(store) == [(100, 3700)]
     assert told(store, 3850, gone) == ("one", ["dora"])
+
+
+def test_a_cleanup_may_end_while_what_it_has_left_is_read(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cleaned = tmp_path / "leases4.csv", tmp_path / "leases4.csv.1"
+    path.write_text(leases("kea", (B, "berta", 50)))
+    cleaned.write_text(leases("kea", (A, "anna", 0)))
+    opened: list[Path] = []
+
+    def opening(one: Path) -> int:
+        opened.append(one)
+        if one == cleaned and opened.count(one) == 2:
+            cleaned.rename(tmp_path / "leases4.csv.2")
+        return regular_fd(one)
+
+    monkeypatch.setattr(importing, "regular_fd", opening)
+    assert sum(one.rows for one in followed_once(sqlite_store, path, 100)) == 2
+    assert told(sqlite_store, 90) == ("one", ["anna"])
 
 
 def test_what_kea_has_cleaned_is_not_what_began_alike(store: AssignmentStore, tmp_path: Path) -> None:

@@ -674,6 +674,17 @@ def earlier_files(store: AssignmentStore, source: SightingSource, path: Path) ->
                 yield one
 
 
+@contextmanager
+def gone_meanwhile(path: Path) -> Iterator[None]:
+    """Context in which it is no error that a cleanup has taken away a file of `earlier_files`: there is
+    another to read then."""
+    try:
+        yield
+    except AssignmentError:
+        if path.exists():
+            raise
+
+
 def _identities(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     """Device and inode of those that are there."""
     found = {}
@@ -859,7 +870,8 @@ def follow(
                 return None, False
             for one in earlier:
                 its = replace(source, path=str(one))
-                return import_file(store, its, one, options, clock, begun=reader.begun), True
+                with gone_meanwhile(one):
+                    return import_file(store, its, one, options, clock, begun=reader.begun), True
             # Asked before reading: what was written to the old file till then is read too.
             replaced = reader.is_replaced
             done = reader.read()

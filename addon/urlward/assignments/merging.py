@@ -89,6 +89,12 @@ class Merger:
         own end may be read behind it: told late, or in an export that has the newest first."""
         self._across: dict[Key, list[Held]] = {}
         """What another's beginning has ended, and began before a gap, or in it."""
+        self._filled = 0, 0
+        """Span of the gaps that are filled, in ms."""
+        self._behind: dict[Key, list[Held]] = {}
+        """What has ended and began in them, as is told behind them."""
+        self._told: dict[tuple[Key, str], bool] = {}
+        """Keys that sessions had in them, as is read now, and whether that is what is told behind them."""
         self._begun: dict[tuple[Key, str, str], tuple[int, int]] = {}
         """How many of whose beginnings another's has followed, or one of their own, and when the first was,
         in ms: where a port is several subscribers' at once, their ends come yet."""
@@ -148,8 +154,11 @@ class Merger:
                 last = max((held[_SEEN] for held in there.values()), default=seen)
                 self._end_moved(some, there)
                 if last < seen:
-                    yield from self._begun_later(some, there, last)
-                    continue
+                    some = [*self._begun_later(some, there, last)]
+                if seen < self._filled[1]:
+                    some = [
+                        one for one in some if not self._told.setdefault(((one[0], one[2]), session), False)
+                    ]
             yield from some
 
     def _others(self, record: Sequence[Sighting]) -> dict[Key, Held]:
@@ -185,10 +194,37 @@ class Merger:
                 yield sighting
                 continue
             self._end((place, first), [network, port, last, seen, 0, Ending.MOVED, subscriber, session])
+            if self._is_behind(sighting):
+                continue
             if said == _HELD:
                 yield place, network, first, port, seen, end, seen, subscriber, session, said
             else:
                 yield 0, "", 0, LAST_PORT, seen, seen, seen, "", session, _STOPPED
+
+    def _is_behind(self, sighting: Sighting) -> bool:
+        """Whether a session goes on having behind a gap what it is told to have for the first time: as is
+        said there it had it from its own beginning on, and now it is known since when."""
+        place, _, first, _, start, _, seen, subscriber, session, _ = sighting
+        key = (place, first)
+        if seen >= self._filled[1] or self._told.get((key, session)) is not None:
+            return False
+
+        def is_it(one: Held) -> bool:
+            is_same = (one[_SUBSCRIBER], one[_SESSION]) == (subscriber, session)
+            return is_same and one[_START] >= self._filled[0] and abs(one[_START] - start) <= SESSIONS_APART
+
+        held, ended = self._held.get(key), [one for one in self._behind.get(key, ()) if is_it(one)]
+        if held is not None and is_it(held):
+            held[_START] = seen
+            self._hold(key, held)
+        elif ended:
+            self._not_so.add(ended_row(self._source, *key, ended[0])[:3])
+            ended[0][_START] = seen
+            self._end(key, ended[0])
+        else:
+            return False
+        self._told[key, session] = True
+        return True
 
     def _end_sessions(self, beginning: str, at: int) -> None:
         """End the sessions whose name begins so."""
@@ -290,9 +326,12 @@ class Merger:
         """Prepare for what was written in gaps, and is read after what followed."""
         since, until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + LATE
         self.late_until = max(self.late_until, until)
+        self._filled = since, until - LATE
         for key, held in self._store.since(
             self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD)
         ):
+            if self._names_all and held[_SESSION]:
+                self._behind.setdefault(key, []).append(held)
             # An end of what has no name may be another's, which began in the gap.
             if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
                 self._note_followed(key, held)

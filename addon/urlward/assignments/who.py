@@ -174,8 +174,9 @@ def _in_doubt_behind(
     """Put in doubt what may have ended in a gap, and where somebody else may have had it since."""
     shown = []
     certain = []
+    since, until = question.at - question.tolerance, question.at + question.tolerance
     for one in found:
-        between = [gap for gap in gaps if one.source.id == gap.source and _may_change(gap, one)]
+        between = [gap for gap in gaps if one.source.id == gap.source and _may_change(gap, one, since)]
         missing.update(between)
         if one.ending in _IN_DOUBT or not between:
             certain += [one] if one.ending not in _IN_DOUBT else []
@@ -183,7 +184,7 @@ def _in_doubt_behind(
         else:
             shown.append(replace(one, ending=Ending.MISSED))
     # Where nobody is known to have had it, somebody may have that is not known; in all of a second, too.
-    before, until = _second_before(question.at - question.tolerance), question.at + question.tolerance
+    before = _second_before(since)
     bare = [
         gap
         for gap in gaps
@@ -195,12 +196,15 @@ def _in_doubt_behind(
     return [replace(one, ending=Ending.MISSED) if one in certain else one for one in shown]
 
 
-def _may_change(gap: Gap, one: Interval) -> bool:
-    """Whether an assignment of the same source, asked for at a gap or behind it, may have ended in it."""
+def _may_change(gap: Gap, one: Interval, since: int) -> bool:
+    """Whether an assignment of the same source, asked for from a time at a gap or behind it on, may have
+    ended in it, or not begun yet."""
     if one.start >= gap.until:
         return False
     if gap.file == ANEW:
         return one.ending in UP_TO_A_GAP  # else the file has it still, or had it then
+    if one.start >= gap.since + SECOND and since < gap.until:
+        return True  # what is told of a session behind it need not be the address that it began with
     # A session's own end, or what is said of it later, tells that it went on.
     proved = one.end if one.ending == Ending.TOLD else one.seen
     return not (one.session and proved >= min(gap.until, one.end))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
 from ipaddress import IPv4Network
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -184,7 +183,12 @@ def _options(args: argparse.Namespace) -> ReadOptions:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from urlward.assignments.importing import earlier_files, import_file, in_order
+    from urlward.assignments.importing import (
+        earlier_files,
+        gone_meanwhile,
+        import_file,
+        in_order,
+    )
 
     options = _options(args)
     budget = read_budget(args.max_errors, "max-errors")
@@ -208,15 +212,18 @@ def _import(args: argparse.Namespace) -> int:
                 if done.refused:
                     wrong.append(f"{where}: {done.refused}")
 
+            def read(source: "SightingSource", path: Path) -> "Imported":
+                with progress_bar() as progress:
+                    return import_file(store, source, path, options, time.time, progress, judge, started)
+
             if args.format == RADACCT:
                 tell(*_radacct(store, keeper, path, args, options, judge))
                 continue
             with _importing(store, args, str(path), keeper) as source:
-                for one in chain(earlier_files(store, source, path), [path]):
-                    its = replace(source, path=str(one))
-                    with progress_bar() as progress:
-                        done = import_file(store, its, one, options, time.time, progress, judge, started)
-                    tell(str(one), done)
+                for one in earlier_files(store, source, path):
+                    with gone_meanwhile(one):
+                        tell(str(one), read(replace(source, path=str(one)), one))
+                tell(str(path), read(source, path))
     if wrong:
         raise AssignmentError("; ".join(wrong))
     return DONE
