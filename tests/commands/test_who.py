@@ -252,15 +252,17 @@ def test_import_status_and_who(urlward: Run, tmp_path: Path, capsys: pytest.Capt
     assert "source crm: csv" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize(
+    ("last", "named"), [("leases4.csv", False), ("leases4.csv", True), ("leases4.csv.1", True)]
+)
 def test_import_of_kea_reads_what_its_cleanup_has_left(
-    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_named: bool
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], last: str, named: bool
 ) -> None:
-    path, cleaned = tmp_path / "leases4.csv", tmp_path / "leases4.csv.2"
+    path, cleaned = tmp_path / last, tmp_path / "leases4.csv.2"
     header = "address,hwaddr,client_id,valid_lifetime,expire,state\n"
     cleaned.write_text(f"{header}{A},anna,,7200,{at(7200) // 1000},0\n")
     path.write_text(header)
-    assert urlward("assignments", "import", "kea", path, *[cleaned] * is_named) == 0
+    assert urlward("assignments", "import", "kea", path, *[cleaned] * named) == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in out] == [f"{cleaned}: 1 rows", f"{path}: 0 rows"]
     assert urlward("who", *ASK) == 0

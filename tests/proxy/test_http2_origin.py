@@ -64,9 +64,7 @@ class Server(Connection):
     def later(self, task: Callable[[], None]) -> None:
         self._loop.call_soon(task)
 
-    @property
-    def waiting(self) -> int:
-        return 0
+    waiting = 0
 
     def _watch(self) -> None:
         """There is no socket."""
@@ -877,11 +875,13 @@ def test_an_origin_that_takes_nothing_is_asked_nothing(case: Case) -> None:
     """Heads have no windows: of each that a client gives up another would wait."""
     case.ask("/a")
     server = case.find()
+    server.waiting = MAX_WAITING + 1
     server.fill(full=True)
     given_up, kept = case.ask("/b"), case.ask("/c")
     case.client.reset_stream(given_up)
     case.flush()
     assert len(server.heads) == 1
+    server.waiting = 0
     server.fill(full=False)
     case.loop.run()
     assert [dict(fields)[":path"] for fields in server.heads.values()] == ["/a", "/c"]
@@ -889,13 +889,46 @@ def test_an_origin_that_takes_nothing_is_asked_nothing(case: Case) -> None:
     assert case.body[kept] == b"/c"
 
 
-def test_a_client_that_takes_nothing_has_the_origin_wait(case: Case) -> None:
-    """Nor have heads of responses."""
+@pytest.mark.parametrize("most", [0, MAX_WAITING])
+def test_an_upload_that_is_faster_than_the_origin_keeps_nothing_waiting(case: Case, most: int) -> None:
+    """There is always some of it that has to wait, also where all that was sent has just been taken."""
+    upload = case.ask("/up", method="PUT", end=False)
+    server = case.find()
+    server.h2.increment_flow_control_window(1 << 24)
+    server.h2.increment_flow_control_window(1 << 24, 1)
+    server.flush()
+    write = server.write
+
+    def take(data: bytes) -> None:
+        write(data)
+        server.waiting += len(data)
+        if server.waiting > HIGH:
+            server.fill(full=True)
+
+    server.write = take  # type: ignore[method-assign]
+    for turn in range(4):
+        while step := min(case.client.local_flow_control_window(upload), 16384):
+            case.send(upload, bytes(step))
+        if turn == 1:
+            server.waiting += most
+            case.ask("/get")
+        server.waiting = 0
+        server.fill(full=False)
+        case.loop.run()
+        assert server.full
+    assert [dict(fields)[":path"] for fields in server.heads.values()] == ["/up", "/get"]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_client_that_takes_nothing_has_the_origin_wait(case: Case, leaves: bool) -> None:
+    """Nor have heads of responses; also where the origin takes no more streams meanwhile."""
     streams = [case.ask(f"/{i}") for i in range(MAX_STREAMS)]
     server = case.find()
     server.flush()
     case.http2.pause(BEHIND)
     assert server._paused & HELD
+    if leaves:
+        server.says(GoAwayFrame(0, last_stream_id=max(server.heads)))  # with what was read last
     for number in sorted(server.heads):
         server.h2.send_headers(number, [(":status", "200")], end_stream=True)
     server.flush()  # as if it had come already

@@ -756,7 +756,8 @@ def in_order(store: AssignmentStore, format_: str, paths: Sequence[Path], option
                 reader.close()
         return FOREVER
 
-    with_others = {one for path in paths if format_ == KEA for one in _kea_files(path)[:-1] if one != path}
+    kea = [path for path in paths if format_ == KEA and path.suffix not in _LEFT]
+    with_others = {one for path in kea for one in _kea_files(path)[:-1]}
     return sorted((path for path in paths if path not in with_others), key=place)
 
 

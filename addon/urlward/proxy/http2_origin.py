@@ -19,6 +19,7 @@ from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_frames import (
     BY_MESSAGE,
     MAX_STREAMS,
+    MAX_WAITING,
     OF_NEW,
     ON_REQUEST,
     Credit,
@@ -77,6 +78,8 @@ class SharedOrigin:
     _known: bool = False
     """Whether each session connects for itself."""
     _waiting: list[Exchange] = field(default_factory=list)
+    _connections: set["Http2Origin"] = field(default_factory=set)
+    """Those over which HTTP/2 is spoken, also the ones that take no more streams."""
 
     @property
     def address(self) -> str:
@@ -115,6 +118,8 @@ class SharedOrigin:
         if self.http2 is not None:
             self.http2.close()
         self.http2 = http2 = Http2Origin(connection, self, self._loop, session.share)
+        self._connections.add(http2)
+        http2.hold(held=self.client is not None and self.client._blocked)
         lane = http2.lane(session)
         lane.tls = connection.tls  # by which one lane has its ticket kept
         http2.start()
@@ -156,8 +161,13 @@ class SharedOrigin:
 
     def hold(self, *, held: bool) -> None:
         """Read nothing over HTTP/2, or go on."""
-        if self.http2 is not None:
-            self.http2.hold(held=held)
+        for http2 in self._connections:
+            http2.hold(held=held)
+
+    def over(self, http2: "Http2Origin") -> None:
+        """A connection is closed."""
+        self._connections.discard(http2)
+        self.left(http2)
 
     def touch(self, now: float) -> None:
         """Check time limits."""
@@ -287,9 +297,9 @@ class Http2Origin(Multiplexed):
 
     @property
     def free(self) -> bool:
-        """Whether another stream may begin: while what was sent is not taken, its head would wait here, and
-        stay although its client gives it up."""
-        return len(self._lanes) < self._most and not self._blocked
+        """Whether another stream may begin: of what is not taken, heads stay although clients give them up.
+        Behind a few they go: there is always some of an upload that is faster than the origin takes it."""
+        return len(self._lanes) < self._most and self._connection.waiting <= MAX_WAITING
 
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
@@ -354,9 +364,6 @@ class Http2Origin(Multiplexed):
             # Of one that takes no stream at all, another may: those that wait connect anew.
             self._end()
 
-    def _caught_up(self) -> None:
-        self._shared.wake()
-
     def _silent(self) -> None:
         """The origin does not answer a PING: further requests go over a new connection."""
         self._asked = 0.0
@@ -373,6 +380,13 @@ class Http2Origin(Multiplexed):
         self._retired = True
         self._shared.left(self)
         self._rest()
+
+    # -- as the connection's peer
+
+    def resume(self, why: int) -> None:
+        """The origin has caught up: send again, and begin what waits, though there is more to send."""
+        super().resume(why)
+        self._shared.wake()
 
     # -- as the owner of the connection
 
@@ -512,7 +526,7 @@ class Http2Origin(Multiplexed):
         self._connection.write(data)
 
     def _over(self, streams: list[_Stream]) -> None:
-        self._shared.left(self)
+        self._shared.over(self)
         for stream in streams:
             self._fail(stream, None)
         # Nobody looks after it any more; what it has not taken yet, it may never take.
