@@ -883,6 +883,7 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/a%09b", ["/ab"]),
         ("/%0aa%2509/%0D%0Ab%u000a;x", ["/a/b"]),
         ("/a/.%09./b", ["/b"]),
+        ("/%c0%ae/a%0a%2f..%%32f", ["/%C0%AE/a/..~2f"]),
         ("/x/../a%0A.html/%09x", ["/a.html"]),
         ("/;/../a%09b", ["/ab"]),
         ("/a%09b.html%3fx", ["/ab.html"]),

@@ -259,7 +259,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
     narrowed = _narrowed(target)
-    texts = dict.fromkeys((narrowed, *_passed_on(narrowed, work)))
+    texts = dict.fromkeys((target, narrowed, *_passed_on(narrowed, work)))
     for text in texts:
         if text != target:
             readings += _with_files(_in_every_way(text, work), work)
