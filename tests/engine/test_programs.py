@@ -73,6 +73,8 @@ TOPICS = [
     ("/thread-5-1-3.html", "/thread-5-1-2.html"),
     ("/b/thread-5-1-1.html", "/b/forum.php?tid=5&mod=viewthread"),
     ("/b/index.php?topic=5.0", "/b/index.php?topic=5.msg17"),  # SMF
+    ("/b/index.php?topic=5.0", "/b/index.php/x?topic=5.msg17"),
+    ("/b/thread-5-2-1.html", "/b/forum.php/x?mod=viewthread&tid=5&page=2"),  # Discuz
     ("/?topic=5.0", "/index.php?PHPSESSID=x&topic=5.msg17;topicseen"),
     ("/index.php?topic=5.0", "/?board=2;topic=5.new"),
     ("/index.php/topic,5.0.html", "/index.php/topic,5.msg17.html?x"),

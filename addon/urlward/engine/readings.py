@@ -633,6 +633,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
+                if script:  # such as what leads to a topic by its parameters
+                    for topic in topics.topics(file, query):
+                        files.setdefault(topic, Reading(*topic, shorter=True, script=topic[0] == file))
     return (*readings, *files.values(), *in_size)
 
 

@@ -46,6 +46,9 @@ MAX_LANES: Final = 32
 """Connections to an origin that speaks HTTP/1.1, for one client's connection, streams beyond wait for one;
 and sessions that rest until its next streams, for some seconds where they have no connection to keep."""
 
+_MOST_AHEAD: Final = 2 * MAX_WAITING
+"""Bytes that the origin has yet to take with which another stream begins; bodies alone are seldom as many."""
+
 _FIRST_STREAMS: Final = 10
 """Streams that are begun before the origin has said how many it takes."""
 
@@ -299,7 +302,7 @@ class Http2Origin(Multiplexed):
     def free(self) -> bool:
         """Whether another stream may begin: of what is not taken, heads stay although clients give them up.
         Behind a few they go: there is always some of an upload that is faster than the origin takes it."""
-        return len(self._lanes) < self._most and self._connection.waiting <= MAX_WAITING
+        return len(self._lanes) < self._most and self._connection.waiting <= _MOST_AHEAD
 
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
