@@ -1,6 +1,7 @@
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -138,6 +139,26 @@ def test_who_reads_all_the_time_is_told(
     database._pace.after = 0.0
     assert database.purge({"block": 1}, START + 2 * DAY) == 0
     assert not clients(postgresql_server, b"read")
+
+
+def test_a_table_that_another_drops_meanwhile_keeps_nothing(
+    database: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "_LOCK_WITHIN", "60s")
+    with (
+        ThreadPoolExecutor() as pool,
+        psycopg.connect(postgresql_url) as other,
+        psycopg.connect(postgresql_url, autocommit=True) as looking,
+    ):
+        looking.execute("CREATE TABLE dropped (n integer)")
+        other.execute("DROP TABLE dropped")
+        vacuumed = pool.submit(sql.vacuum, database.engine, ["dropped"], time.sleep)
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = to_regclass('dropped')"
+        while not looking.execute(waits).fetchone():
+            assert not vacuumed.done()
+        other.commit()
+        vacuumed.result()
+    sql.vacuum(database.engine, ["dropped"], time.sleep)
 
 
 def test_an_old_transaction_that_still_sees_it_is_told(

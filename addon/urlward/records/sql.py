@@ -659,6 +659,8 @@ def vacuum(
     def notice(said: "Diagnostic") -> None:
         nonlocal dead
         if said.severity_nonlocalized == "WARNING":
+            if said.sqlstate == psycopg.errors.UndefinedTable.sqlstate:
+                return  # another node has dropped it meanwhile, with what was in it
             warnings.append(said.message_primary or "a warning")
         elif rewrite and (number := _NUMBER.match(said.message_detail or "")):
             # "… dead row versions cannot be removed yet", in the server's language.
@@ -674,6 +676,8 @@ def vacuum(
             for left in reversed(range(_TRIES)):
                 try:
                     driver.execute(f"VACUUM ({'FULL, VERBOSE' if rewrite else 'FULL false'}) {table}")
+                    break
+                except psycopg.errors.UndefinedTable:
                     break
                 except psycopg.errors.LockNotAvailable:
                     if not left:
