@@ -356,7 +356,7 @@ class Http2(Multiplexed):
         self._read_rest()
         self._client_ended = True
         for stream in list(self._streams.values()):
-            if not stream.ended or (stream.out and not self._blocked):
+            if not stream.ended or (stream.out and not self.blocked):
                 self._drop(stream)
         self._rest()
 
@@ -519,7 +519,7 @@ class Http2(Multiplexed):
 
     def _settle(self) -> None:
         """Assign waiting streams to lanes."""
-        while self._waiting and not (self._closed or self._blocked):
+        while self._waiting and not (self._closed or self.blocked):
             stream = self._waiting[0]
             if self._streams.get(stream.id) is not stream:
                 self._waiting.popleft()

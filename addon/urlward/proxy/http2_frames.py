@@ -662,13 +662,14 @@ class Multiplexed:
         windows: how much may come that is yet to be passed on.
 
     Attributes:
+        blocked: whether the connection takes no more.
         peer: the connection itself, which is not read by this one's reasons; None before there is one, and
             when it is closed.
     """
 
     __slots__ = (
-        "_blocked", "_budget", "_busy", "_closed", "_frames", "_held", "_loop", "_more", "_opened",
-        "_streams", "_waits", "_windows", "peer",
+        "_budget", "_busy", "_closed", "_frames", "_held", "_loop", "_more", "_opened", "_streams", "_waits",
+        "_windows", "blocked", "peer",
     )  # fmt: skip
 
     room: Final = 0
@@ -682,6 +683,7 @@ class Multiplexed:
         windows: Windows,
     ) -> None:
         self.peer: Connection | None = None
+        self.blocked = False
         self._loop = loop
         self._frames = frames = Frames(_Configuration(client_side=client_side))
         frames.local_settings = Settings(
@@ -692,8 +694,6 @@ class Multiplexed:
         self._waits = 0
         """Bytes that wait to be sent."""
         self._windows = windows
-        self._blocked = False
-        """Whether the connection takes no more."""
         self._busy = False
         """Whether what is to be sent goes together, at the end of what is read."""
         self._closed = False
@@ -799,14 +799,14 @@ class Multiplexed:
 
     def pause(self, why: int) -> None:  # noqa: ARG002 - one reason
         """The receiver is slow: stop sending."""
-        self._blocked = True
+        self.blocked = True
 
     def resume(self, why: int) -> None:  # noqa: ARG002 - one reason
         """The receiver has caught up: send again."""
-        self._blocked = False
+        self.blocked = False
         try:
             self._go_on()
-            if not self._blocked:
+            if not self.blocked:
                 self._caught_up()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.failed(e)
@@ -905,7 +905,7 @@ class Multiplexed:
         frames = self._frames
         position, size, since = 0, len(data), 0
         try:
-            while position < size and not (self._blocked or self._closed):
+            while position < size and not (self.blocked or self._closed):
                 window = frames.local_flow_control_window(stream.id)
                 step = min(window, frames.max_outbound_frame_size, size - position)
                 if step <= 0:
@@ -946,7 +946,7 @@ class Multiplexed:
         for stream in streams:
             if stream is None or not stream.out:
                 continue
-            if self._blocked or self._closed:
+            if self.blocked or self._closed:
                 break
             self._push(stream)
             if stream.out and stream.id in self._streams:

@@ -122,7 +122,7 @@ class SharedOrigin:
             self.http2.close()
         self.http2 = http2 = Http2Origin(connection, self, self._loop, session.share)
         self._connections.add(http2)
-        http2.hold(held=self.client is not None and self.client._blocked)
+        http2.hold(held=self.client is not None and self.client.blocked)
         lane = http2.lane(session)
         lane.tls = connection.tls  # by which one lane has its ticket kept
         http2.start()
