@@ -145,6 +145,26 @@ async def test_edns_and_flags_pass_as_they_are(rig: Rig, upstream: Upstream) -> 
     assert upstream.wires[0][:2] != query.to_wire()[:2] or upstream.peers, "the id is another"
 
 
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_who_asks_without_recursion_is_answered_all_the_same(
+    rig: Rig, upstream: Upstream, *, tcp: bool
+) -> None:
+    """Resolvers at clients that ask authoritative servers come here; most resolvers refuse what they ask."""
+
+    def recurse(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.NOERROR if query.flags & dns.flags.RD else dns.rcode.REFUSED)
+        return response.to_wire()
+
+    upstream.answer = recurse
+    query = dns.message.make_query("plain.example", "A", flags=0)
+    for number in range(2):
+        client = Asker()
+        rig.service.ask(query.to_wire(), client, tcp=tcp)
+        await until(lambda client=client: client.codes, "the answer")
+        assert client.codes == [dns.rcode.NOERROR], number
+
+
 async def test_the_same_query_is_asked_once(tmp_path: Path, upstream: Upstream) -> None:
     upstream.answer = lambda _: None
     one, other = Asker(), Asker()

@@ -51,6 +51,9 @@ OWED_TO_NETWORK = (5_000, 400)
 TOGETHER = 100
 """Clients that are sent an answer at once: thousands may have asked the same, from as many addresses."""
 
+_RECURSION = 1
+"""RD of the flags, in their first byte."""
+
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _TRANSFERS = (251, 252)
 _MOST_TCP = 0xFFFF
@@ -152,6 +155,9 @@ class QueryService:
         if self._owed >= OWED or self._owes_enough(client.host, tcp):
             client.answer(error(query, SERVFAIL, question))
             return True
+        if not query[2] & _RECURSION:
+            # A resolver at the client that asks authoritative servers by itself: most resolvers refuse that.
+            query = query[:2] + bytes([query[2] | _RECURSION]) + query[3:]
         key = query[2:]
         asked = self._under_way[tcp].get(key)
         if asked is not None:
