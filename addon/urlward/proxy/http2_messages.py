@@ -351,35 +351,13 @@ class Chunks(Chunked):
 
 _STATIC_FIELDS: Final = ((b"", b""), *HeaderTable.STATIC_TABLE)
 """By their indexes, which begin at 1 (RFC 7541, appendix A)."""
-_STATIC: Final = {entry: number for number, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
-_STATIC_NAMES: Final = {
-    entry[0]: number for number, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))
-}
-
-
-def _number(number: int, bits: int, first: int) -> bytes:
-    """An integer behind the first bits of a byte (RFC 7541 section 5.1)."""
-    most = (1 << bits) - 1
-    if number < most:
-        return bytes((first | number,))
-    encoded = bytearray((first | most,))
-    number -= most
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+_ENCODER: Final = hpack.Encoder()
 
 
 @lru_cache(_REMEMBERED)
 def _encoded(name: bytes, value: bytes) -> bytes:
-    """A field that is kept in no table (RFC 7541 section 6.2.2), or is in the static one."""
-    indexed = _STATIC.get((name, value))
-    if indexed is not None:
-        return _number(indexed, 7, 0x80)
-    known = _STATIC_NAMES.get(name)
-    label = b"\0" + _number(len(name), 7, 0) + name if known is None else _number(known, 4, 0)
-    return label + _number(len(value), 7, 0) + value
+    """A field that is kept in no table (RFC 7541 section 6.2.3), or is in the static one."""
+    return _ENCODER.add((name, value), sensitive=True)
 
 
 class Encoder:
