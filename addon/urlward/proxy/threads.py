@@ -8,7 +8,7 @@ waits for none of them.
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,9 +82,13 @@ class Threads[Work: Hashable, Found]:
         self._lock = Lock()
         """Around all that follows: the next piece is begun without the event loop, which may be busy."""
         self._networks: dict[Hashable, dict[Waiting, None]] = {}
-        """Who waits, by network, in order; the next turn is the first network's."""
+        """Who waits, by network, in order."""
         self._works: dict[Hashable, dict[Waiting, None]] = {}
         """Who waits, by what for."""
+        self._size = 0
+        """Number of those who wait."""
+        self._pending: dict[Hashable, deque[Waiting]] = {}
+        """Those whose work may be yet to begin; the next turn is the first network's."""
         self._begun: set[Hashable] = set()
         """What is under way, or done and yet to be told of."""
         self._running: Counter[Hashable] = Counter()
@@ -109,7 +113,7 @@ class Threads[Work: Hashable, Found]:
         """
         loop = asyncio.get_running_loop()
         with self._lock:
-            if sum(map(len, self._networks.values())) >= self._most:
+            if self._size >= self._most:
                 most = max(self._networks.values(), key=len)
                 if len(self._networks.get(network, ())) + 1 >= len(most):
                     return None
@@ -119,7 +123,10 @@ class Threads[Work: Hashable, Found]:
             one = Waiting(done, network, work)
             self._networks.setdefault(network, {})[one] = None
             self._works.setdefault(work, {})[one] = None
-            self._begin(loop)
+            self._size += 1
+            if work not in self._begun:
+                self._pending.setdefault(network, deque()).append(one)
+                self._begin(loop)
         self._staff(loop)
         return one
 
@@ -130,25 +137,33 @@ class Threads[Work: Hashable, Found]:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin what is next."""
-        for network in list(self._networks):
+        for network in list(self._pending):
             if self._running.total() >= self._most_threads:
                 return
-            if self._running[network] < self._of_one and (work := self._next(network)) is not None:
-                self._networks[network] = self._networks.pop(network)  # behind the others
+            if self._running[network] >= self._of_one:
+                continue
+            pending = self._pending.pop(network)
+            work = self._next(pending)
+            if pending:
+                self._pending[network] = pending  # behind the others
+            if work is not None:
                 self._begun.add(work)
                 self._running[network] += 1
                 self._queue.put((loop, network, work))
 
-    def _next(self, network: Hashable) -> Any:
-        """What a network waits for that is not under way."""
-        for one in list(self._networks[network]):
-            if one.done is None:
-                self._forget(one)
-            elif one.work not in self._begun:
+    def _next(self, pending: deque[Waiting]) -> Any:
+        """What is waited for and not under way."""
+        while pending:
+            one = pending.popleft()
+            if one.work in self._begun or one not in self._works.get(one.work, ()):
+                continue  # for others, too, or no more
+            if one.done is not None:
                 return one.work
+            self._forget(one)
         return None
 
     def _forget(self, one: Waiting) -> None:
+        self._size -= 1
         for table, key in (self._networks, one.network), (self._works, one.work):
             del table[key][one]
             if not table[key]:
