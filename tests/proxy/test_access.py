@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -130,6 +131,13 @@ async def test_socks_with_a_password(rig: Rig, users: Passwords) -> None:
     await rig.settled()
 
 
+def looks_later(held: Passwords) -> threading.Event:
+    """Have a look at a password take until this is set."""
+    go_on, check = threading.Event(), held._check
+    held._check = lambda *of: go_on.wait(60) and check(*of)
+    return go_on
+
+
 async def test_a_password_is_looked_at_beside_other_traffic(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,10 +146,10 @@ async def test_a_password_is_looked_at_beside_other_traffic(
     held, troubles = Passwords("a:x"), []
     monkeypatch.setattr(rig.addon, "trouble", lambda kind, why: troubles.append((kind, bool(why))))
     rig.addon.take_passwords(held)
-    held._busy = True  # one is being looked at that takes its time
+    go_on = looks_later(held)
     waits, writer = await rig.connect()
     writer.write(get(rig, RIGHT))
-    await until(lambda: len(held._room))
+    await until(lambda: held._threads.works)
     for number in range(MOST_WAITING - 1):
         held.ask(b64encode(b"guess%d:" % number), "127.0.0.1", lambda: None)
     said = await rig.ask(get(rig, WRONG))
@@ -155,8 +163,7 @@ async def test_a_password_is_looked_at_beside_other_traffic(
     assert troubles[1:] == [("users", False), ("passwords", False)]
     assert statuses(await rig.ask(get(rig, RIGHT))) == [200]
     rig.addon.take_passwords(held)
-    held._busy = False
-    held._next()
+    go_on.set()
     assert (await waits.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
     writer.close()
     await rig.settled()
@@ -166,15 +173,14 @@ async def test_a_client_that_leaves_before_its_password_was_looked_at(rig: Rig) 
     await rig.start(answer, "regular")
     held = Passwords("a:x")
     rig.addon.take_passwords(held)
-    held._busy = True
+    go_on = looks_later(held)
     _, writer = await rig.connect()
     writer.write(get(rig, RIGHT))
-    await until(lambda: len(held._room))
+    await until(lambda: held._threads.works)
     reset(writer)
     await rig.settled()
-    held._busy = False
-    held._next()
-    await until(lambda: not held._room)
+    go_on.set()
+    await until(lambda: not held._threads.works)
     assert rig.errors == []
 
 

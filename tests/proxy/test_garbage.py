@@ -28,8 +28,9 @@ from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay, Pending
 from urlward.proxy.session import Server, Session, SessionClient, SessionContext
 from urlward.proxy.socks import SocksHandshake
+from urlward.proxy.threads import Waiting
 from urlward.proxy.tls import Tls
-from urlward.proxy.upstream import Lookup, Opening
+from urlward.proxy.upstream import Opening
 
 TIMES = 3
 OURS = (
@@ -338,8 +339,8 @@ async def origin_unreachable(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def origin_without_address(rig: Rig, streams: Streams) -> None:
-    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
-        lookup = Lookup(done)
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
+        lookup = Waiting(done)
         asyncio.get_running_loop().call_soon(lookup.tell, ())
         return lookup
 
@@ -356,10 +357,10 @@ async def origin_looked_up_in_a_thread(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
-    sought: list[Lookup] = []
+    sought: list[Waiting] = []
 
-    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
-        sought.append(Lookup(done))
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
+        sought.append(Waiting(done))
         return sought[-1]
 
     rig.addon.resolver.look_up = look_up  # type: ignore[method-assign]

@@ -32,8 +32,9 @@ from urlward.files.inspection import Hear, PictureFound
 from urlward.proxy import known_files
 from urlward.proxy.guard import Guard
 from urlward.proxy.http2 import Lane
-from urlward.proxy.known_files import KnownFiles, Threads
+from urlward.proxy.known_files import KnownFiles
 from urlward.proxy.session import Session
+from urlward.proxy.threads import Threads
 from urlward.records.worker import KnownFile
 
 KNOWN = b"\xff\xd8\xff" + Random(1).randbytes(300_000)
@@ -355,7 +356,7 @@ async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch:
 
 async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not for long, and not at all behind what takes long: that keeps its own network waiting alone."""
-    threads, go_on, told = Threads(), threading.Event(), list[str]()
+    threads, go_on, told = Threads(known_files._undo, "inflate", threads=4), threading.Event(), list[str]()
 
     def slow() -> bytes:
         go_on.wait(LONG)
@@ -363,16 +364,9 @@ async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pyt
 
     def begin(work: Callable[[], bytes], name: str, seconds: float, network: str = "a") -> Future[bytes]:
         monkeypatch.setattr(known_files, "AT_ONCE", seconds)
-        return threads.begin(network, work, partial(told.append, name))
-
-    def no_thread(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        return known_files.begin(threads, network, work, partial(told.append, name))
 
     try:
-        with monkeypatch.context() as short:
-            short.setattr(threading.Thread, "start", no_thread)
-            with pytest.raises(RuntimeError):
-                begin(lambda: b"", "without a thread", LONG)
         for _ in range(3):
             assert begin(lambda: b"at once", "at once", LONG).done()
         late = begin(slow, "late", 0.001)
@@ -389,7 +383,6 @@ async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pyt
         assert begin(lambda: b"at once", "at once", LONG).done()
     finally:
         go_on.set()
-        threads.close()
 
 
 @pytest.mark.parametrize("way", ["reverse", "h2"])

@@ -17,7 +17,7 @@ import pytest
 from conftest import until
 from urlward.lists.run_folder import RunFolder
 from urlward.plan import SHARED
-from urlward.proxy import passwords
+from urlward.proxy import passwords, threads
 from urlward.proxy.passwords import MOST_WAITING, Passwords, UrlwardError, read_users
 
 BCRYPT = "$2b$04$RkfA/dr2NK1OVC8iYuYvO.VAq25djmtuTq11cEHH3Ki/dV0Xb7iNW"
@@ -239,9 +239,9 @@ async def test_what_fails_lets_nobody_in(held: Held, caplog: pytest.LogCaptureFi
 
 
 async def test_a_passing_shortage_of_threads(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "LOOK", 0.01)
+    monkeypatch.setattr(threads, "AGAIN", 0.01)
     held.may.release(2)
-    found, done, starts, tried = Passwords("any"), [], passwords.Thread.start, []
+    found, done, starts, tried = Passwords("any"), [], threading.Thread.start, []
 
     def start(thread: threading.Thread) -> None:
         tried.append(thread)
@@ -249,7 +249,7 @@ async def test_a_passing_shortage_of_threads(held: Held, monkeypatch: pytest.Mon
             raise RuntimeError("can't start new thread")
         starts(thread)
 
-    monkeypatch.setattr(passwords.Thread, "start", start)
+    monkeypatch.setattr(threading.Thread, "start", start)
     for user in "ab":
         assert found.ask(token(user, "right"), "192.0.2.1", partial(done.append, user))
     await until(lambda: done == ["a", "b"])

@@ -23,7 +23,8 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.poller import READ, Poller
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, GONE_AFTER, Session
-from urlward.proxy.upstream import KEPT_FOR, Address, Lookup, Opening
+from urlward.proxy.threads import Waiting
+from urlward.proxy.upstream import KEPT_FOR, Address, Opening
 
 
 async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
@@ -436,10 +437,10 @@ async def test_a_client_that_leaves_while_the_origin_is_sought(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await rig.start(answer, "regular")
-    sought: list[Lookup] = []
+    sought: list[Waiting] = []
 
-    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
-        sought.append(Lookup(done))
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
+        sought.append(Waiting(done))
         return sought[-1]
 
     monkeypatch.setattr(rig.addon.resolver, "look_up", look_up)

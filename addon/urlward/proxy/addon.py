@@ -393,8 +393,6 @@ class Urlward:
         self._running = False
         if self.inspector is not None:
             self.inspector.close()
-        if self.files is not None:
-            self.files.close()
         for task in self._tasks:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):

@@ -35,6 +35,10 @@ class ClientHelloError(UrlwardError):
     """A ClientHello that is damaged, or larger than any client's."""
 
 
+class _OtherMessage(ClientHelloError):
+    """A handshake message of another type."""
+
+
 class ClientHello(NamedTuple):
     """Parsed TLS ClientHello.
 
@@ -135,15 +139,12 @@ class SecondHello:
             if held[position] != _HANDSHAKE:
                 self._skip = _RECORD_HEADER + (held[position + 3] << 8 | held[position + 4])
                 continue
-            rest = bytes(held[position:])
-            kind = _first_byte(rest)
-            if kind is None:
-                break
-            if kind != _CLIENT_HELLO:
+            try:
+                found = _message(bytes(held[position:]))
+            except _OtherMessage:
                 # An older TLS goes on with its key exchange, after which all is encrypted.
                 self.done = True
                 break
-            found = _message(rest)
             if found is None:
                 break
             message, end = found
@@ -170,19 +171,6 @@ class SecondHello:
             self.done = not _RETRY.startswith(self._answer[_RANDOM]) or (
                 self._answer[:1] != b"\x16" or self._answer[5:6] not in (b"", _SERVER_HELLO)
             )
-
-
-def _first_byte(data: bytes) -> int | None:
-    """The first byte of the handshake message that records begin; None where it has not come."""
-    position = 0
-    while data[position : position + 1] == b"\x16" and len(data) >= position + _RECORD_HEADER:
-        size = data[position + 3] << 8 | data[position + 4]
-        position += _RECORD_HEADER
-        if size:
-            return data[position] if position < len(data) else None
-        if position > _MOST_RECORDS * _RECORD_HEADER:
-            raise ClientHelloError("empty records without end")
-    return None
 
 
 def _message(data: bytes) -> tuple[bytes, int] | None:
@@ -213,7 +201,7 @@ def _message(data: bytes) -> tuple[bytes, int] | None:
         if len(head) < _MESSAGE_HEADER:
             head += data[start : min(position, start + _MESSAGE_HEADER - len(head))]
             if head and head[0] != _CLIENT_HELLO:
-                raise ClientHelloError("not a ClientHello")
+                raise _OtherMessage("not a ClientHello")
             if len(head) == _MESSAGE_HEADER:
                 size += int.from_bytes(head[1:])
                 if size > _MOST_BYTES:

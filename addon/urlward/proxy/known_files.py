@@ -1,14 +1,12 @@
 """Known files in responses: which bodies are inspected, and what becomes of what is found in them."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from threading import Lock
 from typing import Final
 
 from urlward.config import FilesTable
@@ -22,6 +20,7 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.head import ResponseHead
 from urlward.proxy.names import Client, Names
 from urlward.proxy.relay import Pending
+from urlward.proxy.threads import Threads
 from urlward.records.metrics import HASHED
 from urlward.records.privacy import network_of
 from urlward.records.worker import FileAction, KnownFile
@@ -53,7 +52,7 @@ class KnownFiles:
         self._inspector = inspector if table.inspects else None
         self._secret = secret
         self._room = Room()
-        self._threads = Threads()
+        self._threads = Threads(_undo, "inflate", threads=_THREADS)
 
     def inspection(
         self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
@@ -81,16 +80,12 @@ class KnownFiles:
             facts = facts_of(head.status, head.fields, head.length)
             judge = _Response(table, guard, client, pending, inspector)
             place = self._place(pending.names) if inspector is not None and table.video else ""
-            aside = partial(self._threads.begin, network_of(str(client.peername[0])))
+            aside = partial(begin, self._threads, network_of(str(client.peername[0])))
             return Inspection(facts, table, exact, judge, inspector, place, self._room, aside)
         except Exception as e:
             if guard.failed(e, client):
                 return None
             raise
-
-    def close(self) -> None:
-        """End its threads."""
-        self._threads.close()
 
     def _place(self, names: Names) -> str:
         """Keyed digest of the folder that a response is from: what segments of a stream lack is there."""
@@ -102,69 +97,33 @@ class KnownFiles:
 type _Step = tuple[Future[bytes], Callable[[], bytes]]
 
 
-class Threads:
-    """Threads for what takes long, by turns of client networks, none of which has two of them: a few bytes
-    may take 0.2 s, and others would wait for all that one client asks for."""
+def begin(
+    threads: Threads[_Step, None], network: str, work: Callable[[], bytes], then: Callable[[], None]
+) -> Future[bytes]:
+    """Have something done for a network (`urlward.files.body.Aside`)."""
+    loop = asyncio.get_running_loop()
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, "inflate")
-        self._lock = Lock()
-        self._waiting: dict[str, deque[_Step]] = {}
-        """What is yet to be done, by network; the next turn is the first one's that is not busy."""
-        self._busy: set[str] = set()
+    def tell(_: Future[bytes]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for it
+            loop.call_soon_threadsafe(then)
 
-    def begin(self, network: str, work: Callable[[], bytes], then: Callable[[], None]) -> Future[bytes]:
-        """Have something done for a network (`urlward.files.body.Aside`)."""
-        loop = asyncio.get_running_loop()
+    done: Future[bytes] = Future()
+    at_once = threads.begins_at_once(network)
+    threads.ask(network, (done, work), lambda _: None)
+    if at_once:
+        wait([done], AT_ONCE)
+    if not done.done():
+        done.add_done_callback(tell)
+    return done
 
-        def tell(_: Future[bytes]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits for it
-                loop.call_soon_threadsafe(then)
 
-        done: Future[bytes] = Future()
-        with self._lock:
-            self._waiting.setdefault(network, deque()).append((done, work))
-            at_once = network not in self._busy and len(self._busy) < _THREADS
+def _undo(step: _Step) -> None:
+    done, work = step
+    if done.set_running_or_notify_cancel():
         try:
-            self._pool.submit(self._run)
-        except RuntimeError:  # such as no room for another thread
-            done.cancel()
-            raise
-        if at_once:
-            wait([done], AT_ONCE)
-        if not done.done():
-            done.add_done_callback(tell)
-        return done
-
-    def close(self) -> None:
-        """End them, behind what they are doing."""
-        with self._lock:
-            self._waiting.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self) -> None:
-        while (turn := self._take()) is not None:
-            network, done, work = turn
-            if done.set_running_or_notify_cancel():
-                try:
-                    done.set_result(work())
-                except BaseException as e:  # noqa: BLE001 - whoever waits is told
-                    done.set_exception(e)
-            with self._lock:
-                self._busy.discard(network)
-
-    def _take(self) -> tuple[str, Future[bytes], Callable[[], bytes]] | None:
-        """The next step, and whose it is; None where all that wait have one under way."""
-        with self._lock:
-            network = next((each for each in self._waiting if each not in self._busy), None)
-            if network is None:
-                return None
-            self._busy.add(network)
-            steps = self._waiting.pop(network)
-            step = steps.popleft()
-            if steps:
-                self._waiting[network] = steps  # behind the others
-            return network, *step
+            done.set_result(work())
+        except BaseException as e:  # noqa: BLE001 - whoever waits is told
+            done.set_exception(e)
 
 
 @dataclass(eq=False, slots=True)

@@ -1,7 +1,7 @@
 """Passwords for the explicit proxy, as mitmproxy's option ``proxyauth`` configures them.
 
 A hash is slow so that it cannot be guessed. It is computed in a thread of low priority beside the event loop,
-one at a time and by turns of the networks that ask (`WaitingRoom`), and what came out is
+one at a time and by turns of the networks that ask (`urlward.proxy.threads`), and what came out is
 remembered under a key that this filter's workers alone have: a request costs no hash, and guesses cost others
 nothing.
 A password is right by a line of the file: while that stays, no change of other lines has it looked at again.
@@ -18,11 +18,10 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Final, NamedTuple
 
 import argon2
@@ -32,8 +31,8 @@ from cachetools import TTLCache
 from urlward.engine.errors import UrlwardError
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.plan import MOST_USERS, SHARED, USERS, VERIFIED
-from urlward.process import give_way
 from urlward.proxy.mitm import ldap
+from urlward.proxy.threads import Threads
 from urlward.records.privacy import network_of
 from urlward.regular import read_regular, without_bom
 from urlward.state.path_watch import PathWatch
@@ -245,10 +244,7 @@ class Passwords:
         """Others than the file's users are right by how they are asked for, which may change."""
         self._right = Verified(run)
         self._wrong: TTLCache[bytes, bool] = TTLCache(REMEMBERED, WRONG_FOR)
-        self._room: WaitingRoom[_Pair] = WaitingRoom(MOST_WAITING)
-        self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, _Pair]] = SimpleQueue()
-        self._thread: Thread | None = None
-        self._busy = False
+        self._threads = Threads(self._look, "urlward-passwords", threads=1, most=MOST_WAITING, nice=_NICE)
         self._begun = 0.0
         self._seconds = 0.0
         """Seconds that one check takes, a mean of the last ones."""
@@ -281,13 +277,10 @@ class Passwords:
         pair = self._pair(token)
         if pair is None:
             return False
-        entered, out = self._room.enter(network_of(address), pair, done)
-        if out is not None:
-            asyncio.get_running_loop().call_soon(out)
-        if out is not None or not entered:
+        if self._threads.ask(network_of(address), pair, partial(self._looked_at, pair, done)) is None:
             self._full()
-        self._next()
-        return entered
+            return False
+        return True
 
     def close(self) -> None:
         """Forget all results: other passwords apply from now on."""
@@ -301,9 +294,9 @@ class Passwords:
     def wait(self) -> int | None:
         """Seconds until the checks that wait now will be done; None where that is not known."""
         taken = time.monotonic() - self._begun
-        if not self._seconds or not self._busy or taken > max(_OVERDUE * self._seconds, 1.0):
+        if not self._seconds or taken > max(_OVERDUE * self._seconds, 1.0):
             return None
-        return math.ceil(self._room.works * self._seconds)
+        return math.ceil(self._threads.works * self._seconds)
 
     async def watch(self) -> None:
         """Look after the file until cancelled; one that cannot be used leaves the last one in force."""
@@ -341,7 +334,7 @@ class Passwords:
     def _full(self) -> None:
         """Log that the waiting room is full."""
         if self._full_timer is None:
-            text = f"proxy users: {len(self._room)} connections wait for a look at a password; others get 503"
+            text = f"proxy users: {MOST_WAITING} connections wait for a look at a password; others get 503"
             logger.error("%s", text)
             self.on_trouble("passwords", text)
         else:
@@ -372,57 +365,27 @@ class Passwords:
             user, password, line, self._right.digest(self._scope, line.encode("latin-1"), user, password)
         )
 
-    def _next(self) -> None:
-        if self._busy:
-            return
-        pair = self._room.next()
-        if pair is None:
-            return
-        self._busy = True
+    def _look(self, pair: _Pair) -> bool:
+        """Look at a password, in the thread."""
         self._begun = time.monotonic()
-        self._work.put((asyncio.get_running_loop(), pair))
-        self._start()
-
-    def _start(self) -> None:
-        """Have a thread for the checks; where none can be had now, in a while."""
-        if self._thread is not None:
-            return
-        # A daemon, since an LDAP server that is silent cannot be interrupted.
-        thread = Thread(target=self._run, name="urlward-passwords", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:
-            asyncio.get_running_loop().call_later(LOOK, self._start)
-        else:
-            self._thread = thread
-
-    def _run(self) -> None:
-        give_way(_NICE)
-        while True:
-            loop, pair = self._work.get()
-            try:
-                # Another worker may have looked meanwhile.
-                right = pair.digest in self._right or self._check(pair.user, pair.password, pair.line)
-            except Exception as e:  # noqa: BLE001 - whatever it is, nobody gets in by it
-                logger.error("proxy users: a password could not be looked at: %s", type(e).__name__)
-                right = False
-            try:
-                loop.call_soon_threadsafe(self._looked_at, pair, right)
-            except RuntimeError:
-                return  # the loop has ended
-
-    def _looked_at(self, pair: _Pair, right: bool) -> None:
-        self._busy = False
+            # Another worker may have looked meanwhile.
+            right = pair.digest in self._right or self._check(pair.user, pair.password, pair.line)
+        except Exception as e:  # noqa: BLE001 - whatever it is, nobody gets in by it
+            logger.error("proxy users: a password could not be looked at: %s", type(e).__name__)
+            right = False
         taken = time.monotonic() - self._begun
         self._seconds = (3 * self._seconds + taken) / 4 if self._seconds else taken
-        if right:
-            self._right.add(pair.digest)
-        else:
+        return right
+
+    def _looked_at(self, pair: _Pair, done: Done, right: bool | None) -> None:
+        if right is None:
+            self._full()
+        elif not right:
             self._wrong[pair.digest] = True
-        waiting = self._room.leave(pair)
-        self._next()
-        for done in waiting:
-            done()
+        elif pair.digest not in self._right:
+            self._right.add(pair.digest)
+        done()
 
 
 class Verified:
@@ -466,110 +429,3 @@ class Verified:
     @staticmethod
     def _set_of(digest: bytes) -> int:
         return int.from_bytes(digest[:4]) % (SHARED[VERIFIED] // _SET) * _SET
-
-
-class WaitingRoom[Work: Hashable]:
-    """Queue of waiting connections, by client network and piece of work, in turns of the networks.
-
-    Where it is full, a network that takes up less of it than another gets a place of the one that takes up
-    most, so that none keeps the others out.
-
-    Args:
-        most: connections that there is room for.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most: Final = most
-        self._size = 0
-        self._networks: dict[str, dict[Work, list[Done]]] = {}
-        """Work that each network waits for, in order; the next turn is the first network's."""
-        self._holders: dict[Work, set[str]] = {}
-        """Which networks wait for a piece of work."""
-        self._counts: dict[str, int] = {}
-        self._by_count: list[dict[str, None]] = [{}]
-        """Networks by how many connections of theirs wait; no trailing one is empty."""
-
-    def __len__(self) -> int:
-        """Number of connections that wait."""
-        return self._size
-
-    def __contains__(self, work: Work) -> bool:
-        """Whether any connection waits for a piece of work."""
-        return work in self._holders
-
-    @property
-    def works(self) -> int:
-        """Number of pieces of work that are waited for."""
-        return len(self._holders)
-
-    def enter(self, network: str, work: Work, done: Done) -> tuple[bool, Done | None]:
-        """Add a connection to the queue.
-
-        Args:
-            network: whose it is.
-            work: what it waits for; the same for all that wait for the same.
-            done: is given back by `leave`.
-
-        Returns:
-            Whether there was room; and, of a connection that had to make room, its `done`.
-        """
-        out = None
-        if self._size >= self._most:
-            if self._counts.get(network, 0) + 1 >= len(self._by_count) - 1:
-                return False, None
-            out = self._put_out(next(iter(self._by_count[-1])))
-        self._networks.setdefault(network, {}).setdefault(work, []).append(done)
-        self._holders.setdefault(work, set()).add(network)
-        self._count(network, 1)
-        return True, out
-
-    def next(self) -> Work | None:
-        """The piece of work whose turn it is; None where nobody waits. It is waited for until `leave`."""
-        if not self._networks:
-            return None
-        network, works = next(iter(self._networks.items()))
-        del self._networks[network]
-        self._networks[network] = works  # behind the others
-        return next(iter(works))
-
-    def leave(self, work: Work) -> Iterable[Done]:
-        """Remove all connections that wait for a piece of work.
-
-        Returns:
-            The `done` of each.
-        """
-        gone: list[Done] = []
-        for network in self._holders.pop(work, ()):
-            found = self._networks[network].pop(work)
-            if not self._networks[network]:
-                del self._networks[network]
-            self._count(network, -len(found))
-            gone += found
-        return gone
-
-    def _put_out(self, network: str) -> Done:
-        """Remove the newest connection of a network's last piece of work; returns its `done`."""
-        works = self._networks[network]
-        work = next(reversed(works))
-        done = works[work].pop()
-        if not works[work]:
-            del works[work]
-            self._holders[work].discard(network)
-            if not self._holders[work]:
-                del self._holders[work]
-        if not works:
-            del self._networks[network]
-        self._count(network, -1)
-        return done
-
-    def _count(self, network: str, change: int) -> None:
-        self._size += change
-        before = self._counts.pop(network, 0)
-        self._by_count[before].pop(network, None)
-        if count := before + change:
-            self._counts[network] = count
-            while len(self._by_count) <= count:
-                self._by_count.append({})
-            self._by_count[count][network] = None
-        while len(self._by_count) > 1 and not self._by_count[-1]:
-            self._by_count.pop()

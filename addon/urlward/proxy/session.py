@@ -35,8 +35,9 @@ from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpEnds, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
+from urlward.proxy.threads import Waiting
 from urlward.proxy.tls import Tls, nothing, reason_of
-from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
+from urlward.proxy.upstream import Address, Opening, literal_address
 
 if TYPE_CHECKING:
     from urlward.proxy.guard import Guard
@@ -212,11 +213,11 @@ class Session(HttpEnds, Member):
         self._passes: list[Task] | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
-        self._reaching: Lookup | Opening | None = None
+        self._reaching: Waiting | Opening | None = None
         """How."""
         self._seeks: list[Task] | None = None
         """What looks for another address if the client's does not answer, until it does."""
-        self._sought: Lookup | None = None
+        self._sought: Waiting | None = None
         self._origin = NOWHERE
         self._server: Connection | None = None
         self._client: Connection = (

@@ -11,13 +11,10 @@ import os
 import resource
 import socket
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice, zip_longest
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Final
 
 from cachetools import TLRUCache
@@ -28,6 +25,7 @@ from urlward.proxy.listeners import make_transparent
 from urlward.proxy.names import as_address
 from urlward.proxy.poller import WRITE, Poller, Share
 from urlward.proxy.relay import FRESH
+from urlward.proxy.threads import Threads, Waiting
 from urlward.records.privacy import network_of
 
 STAGGER: Final = 0.25
@@ -73,72 +71,25 @@ type Address = tuple[Any, ...]
 """Socket address: host and port, and for IPv6 what else the socket module needs."""
 
 
-@dataclass(eq=False, slots=True)
-class Lookup:
-    """Pending name lookup of one caller.
-
-    Args:
-        done: is given its addresses; not called any more after `cancel`.
-    """
-
-    done: Callable[[Sequence[Address]], None] | None
-
-    def cancel(self) -> None:
-        """Do not call `done`."""
-        self.done = None
-
-    def tell(self, found: Sequence[Address]) -> None:
-        """Pass the addresses to `done`, unless that was cancelled."""
-        if self.done is not None:
-            self.done(found)
-
-
-@dataclass(eq=False, slots=True)
-class _Name:
-    """Name being looked up, with those who wait for it.
-
-    Attributes:
-        lookups: that wait for it.
-        begun: whether it is being looked up.
-    """
-
-    lookups: list[Lookup] = field(default_factory=list)
-    begun: bool = False
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody still waits for the name."""
-        return any(lookup.done is not None for lookup in self.lookups)
-
-
 class Resolver:
     """Name lookup through the system's resolver.
 
-    Each lookup has a thread, and those who ask for the same share one. The threads are daemons, since the
-    resolver cannot be interrupted: an end waits for none of them. A name whose server is silent keeps its
-    thread for half a minute, so no client has many at a time, and clients take turns.
+    A name whose server is silent keeps its thread for half a minute, so no client has many at a time, and
+    clients take turns.
 
     Args:
         clock: seconds that do not go back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._names: dict[tuple[str, int], _Name] = {}
         self._known: TLRUCache[tuple[str, int], list[Address]] = TLRUCache(
             REMEMBERED, lambda _, found, now: now + (KNOWN_FOR if found else NONE_FOR), timer=clock
         )
-        self._queues: dict[str, deque[tuple[str, int]]] = {}
-        """Names that each client waits for; the client whose turn it is comes first."""
-        self._running: Counter[str] = Counter()
-        """How many threads a client has."""
-        self._busy = 0
-        """How many all have."""
-        self._asked: SimpleQueue[tuple[str, int, str, asyncio.AbstractEventLoop]] = SimpleQueue()
-        self._threads = 0
-        self._short = False
-        """Whether no thread could be had the last time."""
+        self._threads = Threads(_find, "urlward-lookup", threads=LOOKUPS, of_one=LOOKUPS_OF_ONE)
 
-    def look_up(self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]) -> Lookup:
+    def look_up(
+        self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]
+    ) -> Waiting:
         """Look a name up.
 
         Args:
@@ -148,80 +99,21 @@ class Resolver:
             done: is given them later, the two families by turns, in the order in which they are to be
                 tried; none where the name has none.
         """
-        lookup = Lookup(done)
         key = host, port
         known = self._known.get(key) if len(host) <= MAX_NAME else []
-        if known is not None:
-            asyncio.get_running_loop().call_soon(lookup.tell, known)
-            return lookup
-        name = self._names.setdefault(key, _Name())
-        name.lookups.append(lookup)
-        client = network_of(client)
-        if not name.begun:
-            # Also where another waits for it already: that one's turn may come later.
-            self._queues.setdefault(client, deque()).append(key)
-            self._begin()
+        if known is None:
+            asked = self._threads.ask(network_of(client), key, partial(self._found, key, done))
+            assert asked is not None  # of those who may wait there is no bound
+            return asked
+        lookup = Waiting(done)
+        asyncio.get_running_loop().call_soon(lookup.tell, known)
         return lookup
 
-    def _begin(self) -> None:
-        """Start threads for the lookups whose turn it is."""
-        for client in list(self._queues):
-            if self._busy >= LOOKUPS:
-                return
-            if self._running[client] >= LOOKUPS_OF_ONE:
-                continue
-            queue = self._queues.pop(client)
-            while queue:
-                host, port = key = queue.popleft()
-                name = self._names.get(key)
-                if name is None or name.begun:
-                    continue
-                if not name.wanted:
-                    del self._names[key]
-                    continue
-                name.begun = True
-                self._running[client] += 1
-                self._busy += 1
-                self._asked.put((host, port, client, asyncio.get_running_loop()))
-                if self._threads < self._busy:
-                    self._add_thread()
-                break
-            if queue:
-                self._queues[client] = queue  # behind all others
-
-    def _add_thread(self) -> None:
-        try:
-            Thread(target=self._run, name="urlward-lookup", daemon=True).start()
-        except RuntimeError as e:
-            if not self._short:
-                logger.error("names of origins: %s: %d are looked up at a time", e, self._threads)
-            self._short = True
-            # Those that there are come to it; where there are none, nobody would.
-            if not self._threads:
-                loop = asyncio.get_running_loop()
-                while not self._asked.empty():
-                    host, port, client, _ = self._asked.get()
-                    loop.call_soon(self._tell, host, port, client, [])
-        else:
-            self._short = False
-            self._threads += 1
-
-    def _run(self) -> None:
-        while True:
-            host, port, client, loop = self._asked.get()
-            found = _find(host, port)
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._tell, host, port, client, found)
-
-    def _tell(self, host: str, port: int, client: str, found: list[Address]) -> None:
-        self._busy -= 1
-        self._running[client] -= 1
-        if not self._running[client]:
-            del self._running[client]
-        self._known[host, port] = found
-        for lookup in self._names.pop((host, port)).lookups:
-            lookup.tell(found)
-        self._begin()
+    def _found(
+        self, key: tuple[str, int], done: Callable[[Sequence[Address]], None], found: list[Address]
+    ) -> None:
+        self._known[key] = found
+        done(found)
 
 
 def literal_address(host: str, port: int) -> Address | None:
@@ -231,7 +123,8 @@ def literal_address(host: str, port: int) -> Address | None:
     return (host, port, 0, 0) if ":" in host else (host, port)
 
 
-def _find(host: str, port: int) -> list[Address]:
+def _find(name: tuple[str, int]) -> list[Address]:
+    host, port = name
     if "\0" in host:
         return []  # the resolver would look up what stands before it
     try:
