@@ -313,6 +313,16 @@ def test_a_request_is_one_of_http_1_1(case: Case) -> None:
     assert (case.body[stream], case.ended[stream]) == (b"ok", "ended")
 
 
+@pytest.mark.parametrize("said", [b"o", b"okay"])
+def test_a_body_of_another_length_ends_its_stream_alone(case: Case, said: bytes) -> None:
+    stream = case.ask("/", ("content-length", "2"), method="POST", end=False)
+    other = case.ask("/other")
+    case.send(stream, said, end=True)
+    assert (case.ended[stream], case.goaway) == (f"reset {h2.errors.ErrorCodes.PROTOCOL_ERROR}", None)
+    case.origins[1].says(OK)
+    assert case.body[other] == b"ok"
+
+
 def test_lanes_are_used_again_and_no_more_than_allowed(case: Case) -> None:
     streams = [case.ask(f"/{i}") for i in range(MAX_STREAMS)]
     assert len(case.origins) == MAX_LANES

@@ -477,10 +477,10 @@ def test_what_comes_in_small_pieces_goes_on(size: int) -> None:
     assert data.startswith(case.got)
 
 
-def test_what_waits_is_a_few_pieces() -> None:
-    case = Looking().client(get()).server(*pieces(response(OTHER)[:10_000], 1))
-    assert len(case.relay._tail) <= 64
-    assert case.rested().got == response(OTHER)[:10_000]
+def test_what_waits_byte_by_byte_is_no_more_than_the_tail() -> None:
+    case = Looking().client(get()).server(*pieces(response(OTHER)[:20_000], 1))
+    assert len(case.relay._tail) == TAIL
+    assert case.rested().got == response(OTHER)[:20_000]
 
 
 PICTURE = b"\xff\xd8\xff" + b"p" * (1 << 16)

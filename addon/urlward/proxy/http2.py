@@ -8,7 +8,8 @@ what comes back is read into frames again. A lane carries one stream after anoth
 import asyncio
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any, Final, Literal
 
@@ -35,8 +36,6 @@ from urlward.proxy.http2_messages import (
     Fields,
     MalformedError,
     Request,
-    chunk,
-    last_chunk,
     read_request,
     response_fields,
 )
@@ -69,16 +68,12 @@ class ClientStream(Stream):
 
     Attributes:
         request: its head.
-        held: what follows that, before a lane has it.
         begun: whether a response has.
-        left: bytes of the body that are to come, if the head says how many; else none, or fewer.
     """
 
     lane: "Lane | None" = None
     request: Request = _NONE
-    held: list[bytes] = field(default_factory=list)
     begun: bool = False
-    left: int = 0
 
 
 class Lane(StreamLane):
@@ -409,12 +404,8 @@ class Http2(Multiplexed):
         match event:
             case events.RequestReceived():
                 self._request(event)
-            case events.DataReceived():
+            case events.DataReceived() | events.TrailersReceived() | events.StreamEnded():
                 self._content(event)
-            case events.StreamEnded():
-                self._content_ended(event.stream_id)
-            case events.TrailersReceived():
-                self._trailers(event)
             case events.WindowUpdated():
                 self._go_on(event.stream_id)
             case events.SettingsAcknowledged():
@@ -452,7 +443,7 @@ class Http2(Multiplexed):
             return
         except HeadError as e:
             self.ends.refused("match")
-            self._streams[number] = stream = ClientStream(number, ended=ended)
+            self._streams[number] = stream = ClientStream(number, ended=ended, left=inf)
             self._answer(stream, plain(e.status, str(e)))
             return
         if len(request.head) > _LONG_HEAD:
@@ -462,55 +453,23 @@ class Http2(Multiplexed):
                 self.ends.refused("match")
                 self.reset(number, ErrorCodes.REFUSED_STREAM)
                 return
-        self._streams[number] = stream = ClientStream(
-            number, ended=ended, request=request, left=request.length
-        )
+        left = None if request.chunked else inf if request.websocket else request.length
+        self._streams[number] = stream = ClientStream(number, ended=ended, request=request, left=left)
         if not ended:
             self._widen(stream, OF_NEW)
         self._waiting.append(stream)
 
-    def _content(self, event: events.DataReceived) -> None:
-        stream = self._arrived(event)
-        if stream is None:
-            return
-        if event.data:
-            stream.left -= len(event.data)
-            self._pass(stream, chunk(event.data) if stream.request.chunked else event.data)
-        self._passed(stream)
-
-    def _trailers(self, event: events.TrailersReceived) -> None:
-        stream = self._streams.get(event.stream_id or 0)
-        if stream is None:
-            return
-        fields: Any = event.headers
+    def _content(self, event: Any) -> None:
+        stream: Any = self._streams.get(event.stream_id)
         try:
-            end = last_chunk(fields)
-            if stream.left > 0:
-                raise MalformedError("a body that is too short")
+            self._body(event)
         except MalformedError:
             self.ends.refused("match")
             self._budget.spend(ON_RESET)
             self.end_stream(stream, ErrorCodes.PROTOCOL_ERROR)
             return
-        stream.ended = True
-        if stream.request.chunked:
-            self._pass(stream, end)
-
-    def _content_ended(self, number: int | None) -> None:
-        stream = self._streams.get(number or 0)
-        if stream is None or stream.ended:
-            return  # with its head, or with trailers
-        stream.ended = True
-        if stream.request.chunked:
-            self._pass(stream, last_chunk())
-        elif stream.request.websocket and stream.lane is not None:
+        if stream is not None and stream.ended and stream.request.websocket and stream.lane is not None:
             stream.lane.deliver(b"")
-
-    def _pass(self, stream: ClientStream, data: bytes) -> None:
-        if stream.lane is not None:
-            stream.lane.deliver(data)
-        elif not stream.whole:
-            stream.held.append(data)
 
     # -- lanes
 

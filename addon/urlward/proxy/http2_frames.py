@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import inf
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -51,7 +52,7 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, Priori
 
 from urlward.proxy.connection import HELD, HIGH, LATER, LOW, Connection, Owner
 from urlward.proxy.head import MAX_HEAD
-from urlward.proxy.http2_messages import Chunks, Decoder, Encoder, Fields
+from urlward.proxy.http2_messages import Chunks, Decoder, Encoder, Fields, MalformedError, chunk, last_chunk
 
 MAX_STREAMS: Final = 100
 """Streams of a client."""
@@ -403,8 +404,6 @@ class Frames(H2Connection):
             head.stream_ended = events[-1]
         if ended if informs else isinstance(head, TrailersReceived) and not ended:
             raise ProtocolError("a stream that ends with an interim response, or goes on behind trailers")
-        if not self.config.client_side:  # the lengths that a response names are its stream's matter
-            stream._initialize_content_length(fields)
         head.headers = fields
         return [], events
 
@@ -514,6 +513,8 @@ class Stream:
     Attributes:
         id: its number.
         lane: that carries it.
+        held: what comes before a lane has it.
+        left: bytes that are to come of the body, None where it is to be chunked; `inf` for a tunnel.
         unread: bytes of what comes for which the sender has no room again yet.
         lent: bytes by which its window is wider than the least.
         ended: whether all of that has come.
@@ -526,6 +527,8 @@ class Stream:
 
     id: int
     lane: "StreamLane | None" = None
+    held: list[bytes] = field(default_factory=list)
+    left: float | None = 0
     ended: bool = False
     unread: int = 0
     lent: int = 0
@@ -831,20 +834,41 @@ class Multiplexed:
         if not (over or stream.ended):
             self._widen(stream, _OF_FLOWING)
 
-    def _arrived(self, event: DataReceived) -> Any:
-        """The stream that data has come on, which is to be passed on; None where that is over."""
-        number, size = event.stream_id or 0, event.flow_controlled_length or 0
-        stream = self._streams.get(number)
-        if stream is None:
-            self._frames.took(number, size)
-        else:
-            stream.unread += size
-        return stream
+    def _body(self, event: Any) -> None:
+        """Pass on what has come of a message's body: data, trailers, or its end.
 
-    def _passed(self, stream: Stream) -> None:
-        """All that has come of a stream is passed on, unless its lane is to wait."""
-        if stream.lane is not None and not stream.lane._paused and stream.unread:
-            self.took(stream)
+        Raises:
+            MalformedError: it is longer or shorter than was said, or has trailers that are none.
+        """
+        number = event.stream_id
+        stream = self._streams.get(number)
+        if isinstance(event, DataReceived):
+            if stream is None:
+                self._frames.took(number, event.flow_controlled_length)
+                return
+            stream.unread += event.flow_controlled_length
+            if data := event.data:
+                if stream.left is not None:
+                    stream.left -= len(data)
+                    if stream.left < 0:
+                        raise MalformedError("a body that is too long")
+                self._pass(stream, chunk(data) if stream.left is None else data)
+            if stream.unread and stream.lane is not None and not stream.lane._paused:
+                self.took(stream)
+        elif stream is not None:
+            stream.ended = True
+            end = last_chunk(event.headers if isinstance(event, TrailersReceived) else ())
+            if stream.left is None:
+                stream.left = 0
+                self._pass(stream, end)
+            elif 0 < stream.left < inf:
+                raise MalformedError("a body that is too short")
+
+    def _pass(self, stream: Stream, data: bytes) -> None:
+        if stream.lane is not None:
+            stream.lane.deliver(data)
+        elif not stream.whole:
+            stream.held.append(data)
 
     def _open_window(self) -> None:
         """Let all streams together send as much as each by itself may.

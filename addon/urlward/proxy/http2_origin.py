@@ -29,7 +29,7 @@ from urlward.proxy.http2_frames import (
     StreamLane,
     Windows,
 )
-from urlward.proxy.http2_messages import MalformedError, chunk, last_chunk, read_response, request_fields
+from urlward.proxy.http2_messages import MalformedError, read_response, request_fields
 from urlward.proxy.poller import Share
 from urlward.proxy.upstream import KEPT_FOR
 
@@ -191,13 +191,11 @@ class _Stream(Stream):
     Attributes:
         to_head: whether a HEAD request.
         begun: whether its response has.
-        left: bytes of its body that are to come, None where that is not known.
     """
 
     lane: "OriginLane | None" = None
     to_head: bool = False
     begun: bool = False
-    left: int | None = 0
 
 
 class OriginLane(StreamLane):
@@ -436,7 +434,7 @@ class Http2Origin(Multiplexed):
             case events.WindowUpdated():
                 self._go_on(event.stream_id)
             case events.DataReceived():
-                self._arrived(event)
+                self._body(event)
 
     def _take_response(self, stream: _Stream, event: events.Event) -> None:
         assert stream.lane is not None
@@ -452,18 +450,10 @@ class Http2Origin(Multiplexed):
                     head, stream.left = read_response(event.headers, to_head=stream.to_head, ended=ended)
                     stream.begun = True
                     stream.lane.deliver(head)
-                case events.DataReceived():
-                    self._content(stream, event)
-                case events.TrailersReceived():
-                    end = last_chunk(event.headers)
-                    if stream.left is None:
-                        stream.left = 0
-                        stream.lane.deliver(end)
+                case events.DataReceived() | events.TrailersReceived():
+                    self._body(event)
                 case events.StreamEnded():
-                    if stream.left is None:
-                        stream.lane.deliver(last_chunk())
-                    elif stream.left:
-                        raise MalformedError("a body that is too short")
+                    self._body(event)
                     if stream.over:
                         self._answered(stream)
                 case events.StreamReset():
@@ -475,19 +465,6 @@ class Http2Origin(Multiplexed):
             stream.ended = False
             self.reset(stream.id, ErrorCodes.PROTOCOL_ERROR)
             self._fail(stream, ErrorCodes.PROTOCOL_ERROR)
-
-    def _content(self, stream: _Stream, event: events.DataReceived) -> None:
-        self._arrived(event)
-        if not stream.begun:
-            raise MalformedError("a body without a head")
-        if data := event.data:
-            if stream.left is not None:
-                stream.left -= len(data)
-                if stream.left < 0:
-                    raise MalformedError("a body that is too long")
-            assert stream.lane is not None
-            stream.lane.deliver(chunk(data) if stream.left is None else data)
-        self._passed(stream)
 
     # -- ends
 

@@ -206,9 +206,6 @@ TAIL: Final = 1 << 14
 REST: Final = 1.0
 """Seconds after which what waits of a response goes on, where no more has come of it since."""
 
-_MOST_PARTS: Final = 64
-"""Parts in which these wait: an origin may send a byte at a time."""
-
 
 class _UnreadError(Exception):
     """A head that a client could read, or one behind it, and this filter cannot."""
@@ -317,9 +314,8 @@ class HttpRelay:
     _server_ended: bool = False
     _inspection: Inspected | None = None
     """Of the response that is being received."""
-    _tail: deque[bytes] = field(default_factory=deque)
+    _tail: bytes = b""
     """Bytes of that response that wait for what is found."""
-    _tail_size: int = 0
     _tail_rests: bool = False
     """Whether nothing has come since it was last looked at whether anything does."""
     _passing: bool = False
@@ -1068,33 +1064,24 @@ class HttpRelay:
         if not data:
             return
         if self._inspection is None or not self._inspection.holds:
-            self._shown = True
-            self.ends.send_client(data)
+            self._show(data)
             return
-        tail = self._tail
-        if len(tail) >= _MOST_PARTS:
-            data = b"".join((*tail, data))
-            tail.clear()
-            self._tail_size = 0
-            if len(data) > TAIL:
-                self._shown = True
-                self.ends.send_client(data[:-TAIL])
-                data = data[-TAIL:]
-        tail.append(data)
-        self._tail_size += len(data)
+        ahead = self._tail
+        if len(data) < TAIL:
+            data = ahead + data
+            ahead, data = data[:-TAIL], data[-TAIL:]
+        self._tail = data
         self._tail_rests = False
         if not self._passing:
             self._pass_later()
-        while self._tail_size - len(tail[0]) >= TAIL:
-            self._tail_size -= len(tail[0])
-            self._shown = True
-            self.ends.send_client(tail.popleft())
+        self._show(ahead)
 
     def _send_tail(self) -> None:
-        if self._tail:
-            data = b"".join(self._tail)
-            self._tail.clear()
-            self._tail_size = 0
+        data, self._tail = self._tail, b""
+        self._show(data)
+
+    def _show(self, data: bytes) -> None:
+        if data:
             self._shown = True
             self.ends.send_client(data)
 
@@ -1109,8 +1096,7 @@ class HttpRelay:
             inspection.drop()
             if isinstance(self._response, Chunked):
                 self._response.content = None  # nobody reads on
-            self._tail.clear()
-            self._tail_size = 0
+            self._tail = b""
             self._hold_server(held=False)
 
     def _break_off(self, answer: BlockResponse) -> None:
