@@ -12,6 +12,8 @@ HELLO = client_hello("plain.example")
 
 WARNING = b"\x15\x03\x01\0\2\1\x5a"
 """Of TLS, which Go's servers pass over before a ClientHello."""
+NO_CHANGE, CHANGE = b"\x14\x03\x03\0\0", b"\x14\x03\x03\0\1\1"
+"""Records of type change_cipher_spec; OpenSSL passes over the first one there, GnuTLS over the second."""
 
 
 def other_version(hello: bytes, version: int) -> bytes:
@@ -86,6 +88,11 @@ def test_what_is_neither_is_relayed_where_that_is_wanted() -> None:
         (WARNING * 2 + other_version(client_hello("paged.example"), 0x0FFF), "refuse"),
         (b"\x16\x03\x01\0\0" + WARNING + client_hello("blocked.example"), "refuse"),
         (b"\x15\x03\x01\0\3abc", "relay"),
+        (CHANGE[:4], "wait"),
+        (NO_CHANGE + client_hello("blocked.example"), "refuse"),
+        (CHANGE + client_hello("paged.example"), "refuse"),
+        (b"\x16\x03\x01\0\0" + NO_CHANGE + client_hello("blocked.example"), "refuse"),
+        (b"\x14\0\0\0\1\1", "relay"),
     ):
         found = decide(to("203.0.113.10", 80), data, guard(), relays_other=True, for_origin=True)
         assert found.what == what

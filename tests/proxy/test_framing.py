@@ -67,6 +67,8 @@ BAD = [
     b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"0\r\nContent_Length: 5\r\n\r\n",
     b"0\r\nX: /listed HTTP/1.1\r\n\r\n",
+    b"0\r\nx: y\r\nX-Forwarded-Host: a.test\r\n\r\n",
+    b"0\r\nx_original_url: /listed\r\n\r\n",
     b"1\r\nab\r\n",
     b"1\r\na\n",
     b"1\r\na\rb",

@@ -1,9 +1,10 @@
 """TLS ClientHello: the server name that a client asks for, read from the first bytes it sends.
 
 Servers differ in what they take for one. OpenSSL and BoringSSL look at the first byte of a record's
-version alone (0x03), Go takes any below 0x1000; OpenSSL passes over empty records, Go over warnings before
-it. RFC 8446 section 5.1 has the version ignored, and so it is here. What follows must be as RFC 8446
-section 4.1.2 and RFC 6066 section 3 have it, since what two servers read differently is refused.
+version alone (0x03), Go takes any below 0x1000; OpenSSL passes over empty records before it, those of type
+change_cipher_spec too, GnuTLS over what is in those, Go over warnings. RFC 8446 section 5.1 has the version
+ignored, and so it is here. What follows must be as RFC 8446 section 4.1.2 and RFC 6066 section 3 have it,
+since what two servers read differently is refused.
 """
 
 import struct
@@ -61,7 +62,9 @@ def may_be_client_hello(data: bytes) -> bool:
     some server passes over may stand before it.
     """
     position = 0
-    while (kind := data[position : position + 1]) in (b"\x15", b"\x16"):
+    while (kind := data[position : position + 1]) in (b"\x14", b"\x15", b"\x16"):
+        if kind == b"\x14":
+            return data[position + 1 : position + 2] in (b"", b"\3")
         if kind == b"\x15":
             if not _WARNING.startswith(data[position + 3 : position + 6]):
                 return False

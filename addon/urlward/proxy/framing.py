@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from urlward.proxy.head import forwards_url
+
 MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
 
@@ -91,9 +93,11 @@ _SHORT = 32
 def is_heeded(trailer: bytes) -> bool:
     """Whether a trailer of a request, a line without its line feed, is more than that to some origin.
 
-    Starman is done with a body at its last chunk, and takes `X: /a HTTP/1.1` for the next request.
+    Starman is done with a body at its last chunk, and takes `X: /a HTTP/1.1` for the next request. lighttpd
+    1.4.80 gives programs trailers as fields, and so those by which they take another host or target.
     """
-    return bool(_OF_WEIGHT(trailer) or is_request_line(trailer + b"\n"))
+    name = trailer.partition(b":")[0]
+    return bool(_OF_WEIGHT(trailer) or forwards_url(name) or is_request_line(trailer + b"\n"))
 
 
 def _content_of(run: bytes) -> Iterator[bytes]:
