@@ -78,6 +78,20 @@ def test_a_url_from_standard_input(
     assert [one.action for one in own_entries(tmp_path / "state")] == ["allow"]
 
 
+def test_a_root_page_by_which_a_host_may_be_meant(
+    own: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in (
+        ["http://listed.example"],
+        ["--as", "page", "http://other.example/"],
+        ["http://b.example/a"],
+    ):
+        assert own("add", *given) == 0
+    out, err = capsys.readouterr()
+    assert out.count("blocks a page") == 3
+    assert err.count("its root page alone; --as host means the host") == 1
+
+
 def test_what_is_wide_is_added_by_who_is_sure(own: Callable[..., int], tmp_path: Path) -> None:
     with pytest.raises(UrlwardError, match="wide: it blocks 65536 addresses; --sure adds it all the same"):
         own("add", "10.0.0.0/16")

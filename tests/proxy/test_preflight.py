@@ -431,6 +431,8 @@ class TestCheckAlone:
         feed = '[[feed]]\nname = "later"\npath = "none"\n'
         assert check(text + feed)[0] == 0
         assert "rule.0" not in caplog.text, "a feed may bring it"
+        assert check(f'state = "state"\n{text}')[0] == 0
+        assert "rule.0.categories.1: " in caplog.text, "nobody waits for own entries"
 
     @pytest.mark.parametrize(
         ("text", "said"),

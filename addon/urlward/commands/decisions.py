@@ -20,6 +20,7 @@ from urlward.commands.arguments import (
 from urlward.config import Config, configured
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
+from urlward.engine.entry import Kind
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.objections.objections import decline, grant, read_objections, row
 from urlward.options import given_text
@@ -105,6 +106,9 @@ def _add(args: argparse.Namespace) -> int:
     except UnsureError as e:
         raise UrlwardError(f"{e}; --sure adds it all the same") from e
     print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}{there}")
+    if args.meant is None and made.entry.kind is Kind.PAGE and made.entry.path == "/":
+        # As copied from a browser, by who means the site.
+        print("urlward: its root page alone; --as host means the host, with its subdomains", file=sys.stderr)
     # A filter that runs as somebody else may have another, and would see nothing of it.
     print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE

@@ -215,7 +215,9 @@ def tell_of_rules(config: Config, keeper: Keeper) -> None:
         config: has the rules.
         keeper: of the lists; it has loaded them.
     """
-    of_lists = {li.name: set(li.artifact.meta["by_category"]) for li in keeper.matcher.lists}
+    # Own entries are not there before the first: there is nothing to wait for.
+    of_lists: dict[str, set[str]] = {OWN: set()}
+    of_lists |= {li.name: set(li.artifact.meta["by_category"]) for li in keeper.matcher.lists}
     told = [*policy_notes(config.group, config.rule, config.schedule)]
     tables = {"rule": config.rule} | {f"group.{n}.rule": each.rule for n, each in enumerate(config.group)}
     for where, rules in tables.items():
