@@ -176,6 +176,19 @@ def test_an_interface_without_an_address_to_redirect_to() -> None:
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_an_interface_that_nothing_is_routed_from() -> None:
+    with own_network():
+        for line in ("link add lan0.1 type veth peer name lan9", "addr add 192.0.2.1/24 dev lan0.1"):
+            subprocess.run(["ip", *line.split()], check=True)
+        for forwards in (0, 1):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text(str(forwards))
+            assert interface_faults(["lan*"], redirects=False) == ["lan0.1: forwarding is 0"][forwards:]
+            assert interface_faults(["lan*"], redirects=False, routes=False) == []
+        Path("/proc/sys/net/ipv4/conf/lan9/forwarding").write_text("0")
+        assert interface_faults(["lan*"], redirects=False) == [], "nobody is reached there over IPv4"
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 def test_an_interface_that_is_gone_before_its_routes_are_looked_for() -> None:
     with own_network():
         for line in (
