@@ -15,6 +15,7 @@ from urlward.gateway.system import (
     has_ipv6,
     interface_faults,
     interfaces_to_the_world,
+    is_beyond,
     missing_interfaces,
     overheard_bridges,
     own_addresses,
@@ -220,6 +221,9 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
         assert interfaces_to_the_world(["lan*"]) == ["lan1", "lan2"]
         assert interfaces_to_the_world(["lan0", "lan2"]) == ["lan2"]
         assert ways_out() == {4: "lan1", 6: "lan2"}
+        assert is_beyond(["lan*"], ip_address("198.51.100.53"))
+        assert not is_beyond(["lan1", "lan2"], ip_address("198.51.100.53"))
+        assert not is_beyond(["lan*"], ip_address("203.0.113.53")), "the rest of the world"
         subprocess.run(["ip", "route", "replace", "blackhole", "default"], check=True)
         assert ways_out() == {6: "lan2"}
 

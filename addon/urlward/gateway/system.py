@@ -219,6 +219,17 @@ def interfaces_to_the_world(names: Iterable[str]) -> list[str]:
     return sorted(one for one in found if any(_fits(one, name) for name in wanted))
 
 
+def is_beyond(names: Iterable[str], address: IPv4Address | IPv6Address) -> bool:
+    """Whether one of these interfaces leads to an address, and not to the rest of the world."""
+    wanted = tuple(names)
+    with suppress(OSError):
+        link = links().get(routed_by(address))
+        return (
+            link is not None and _is_wanted(link, wanted) and link.name not in interfaces_to_the_world(wanted)
+        )
+    return False
+
+
 _VRF = "vrf"
 
 _UPPERS = frozenset(("vlan", "macvlan", "ipvlan"))
