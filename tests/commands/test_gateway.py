@@ -123,6 +123,10 @@ def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     assert code == 1, "what is redirected there the kernel drops"
     assert ["no", "ipv4", "address", "lan0"] in [line.split() for line in out.splitlines()]
     subprocess.run(["ip", "addr", "add", "192.0.2.1/32", "dev", "lan0"], check=True)
+    code, out, _ = run("gateway", "status", "--config", config)
+    assert code == 1, "what is not redirected goes nowhere"
+    assert ["not", "forwarding", "lan0"] in [line.split() for line in out.splitlines()]
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     assert run("gateway", "status", "--config", config)[0] == 0
     other = "table inet filter {\nchain input { type filter hook input priority 0; policy drop; }\n}"
     subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)

@@ -16,6 +16,7 @@ from urlward.config import CanaryTable, GatewayTable
 from urlward.gateway import canary as canary_
 from urlward.gateway import control
 from urlward.gateway.canary import (
+    ASTRAY,
     FAILURES,
     NAMES_APART,
     SHORT_FOR,
@@ -119,6 +120,23 @@ class Rig:
 @pytest.fixture
 def rig(listing: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Rig:
     return Rig(listing, monkeypatch)
+
+
+async def test_clients_connections_that_go_astray_are_said_while_the_canary_itself_comes_through(
+    rig: Rig,
+) -> None:
+    rig.mark.astray = ASTRAY - 1
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    assert rig.kernel.told[-1] == "ok"
+    rig.mark.astray = ASTRAY
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    assert rig.kernel.told[-1].startswith("redirect: the kernel does not tell where clients'")
+    assert notify.withheld() == "", "another start would not help"
+    rig.mark.astray = 0
+    await rig.canary.send()
+    assert rig.kernel.told[-1] == "ok"
 
 
 async def test_several_failures_in_a_row_are_said(rig: Rig) -> None:

@@ -143,6 +143,17 @@ def test_resolvers_for_the_time_when_no_worker_lives(
     assert all("while no worker lives" in note for note in made.notes)
 
 
+def test_a_resolver_whose_own_questions_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    table: dict[str, Any] = {"steer": True, **RESOLVED}
+    monkeypatch.setattr(rules, "is_beyond", lambda _, address: address == V4[0])
+    (note,) = plan(gateway=table).notes
+    assert note.startswith("gateway.dns.resolvers: 203.0.113.53 is a client, whose own questions")
+    assert plan(gateway={**table, "exempt": ["203.0.113.0/24"]}).notes == ()
+    assert plan(gateway={**table, "clients": ["192.0.2.0/24", "2001:db8:1::/64"]}).notes == ()
+    (note,) = plan(gateway={**table, "clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes
+    assert note.startswith("gateway.dns.resolvers: 2001:db8::53 is a client")
+
+
 def test_the_systems_resolvers(tmp_path: Path) -> None:
     system = tmp_path / "resolv.conf"
     system.write_text("nameserver 203.0.113.53\n")

@@ -15,6 +15,7 @@ from urlward.gateway.system import (
     has_ipv6,
     interface_faults,
     interfaces_to_the_world,
+    is_beyond,
     missing_interfaces,
     overheard_bridges,
     own_addresses,
@@ -176,6 +177,19 @@ def test_an_interface_without_an_address_to_redirect_to() -> None:
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_an_interface_that_nothing_is_routed_from() -> None:
+    with own_network():
+        for line in ("link add lan0.1 type veth peer name lan9", "addr add 192.0.2.1/24 dev lan0.1"):
+            subprocess.run(["ip", *line.split()], check=True)
+        for forwards in (0, 1):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text(str(forwards))
+            assert interface_faults(["lan*"], redirects=False) == ["lan0.1: forwarding is 0"][forwards:]
+            assert interface_faults(["lan*"], redirects=False, routes=False) == []
+        Path("/proc/sys/net/ipv4/conf/lan9/forwarding").write_text("0")
+        assert interface_faults(["lan*"], redirects=False) == [], "nobody is reached there over IPv4"
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 def test_an_interface_that_is_gone_before_its_routes_are_looked_for() -> None:
     with own_network():
         for line in (
@@ -207,6 +221,9 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
         assert interfaces_to_the_world(["lan*"]) == ["lan1", "lan2"]
         assert interfaces_to_the_world(["lan0", "lan2"]) == ["lan2"]
         assert ways_out() == {4: "lan1", 6: "lan2"}
+        assert is_beyond(["lan*"], ip_address("198.51.100.53"))
+        assert not is_beyond(["lan1", "lan2"], ip_address("198.51.100.53"))
+        assert not is_beyond(["lan*"], ip_address("203.0.113.53")), "the rest of the world"
         subprocess.run(["ip", "route", "replace", "blackhole", "default"], check=True)
         assert ways_out() == {6: "lan2"}
 

@@ -58,6 +58,25 @@ async def test_a_connection_that_nothing_has_redirected_is_closed(
     assert caplog.text == ""
 
 
+async def test_connections_of_which_the_kernel_does_not_tell_where_they_were_to_go_are_counted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.start(answer, "transparent")
+    mark = rig.addon.canary
+    mark.addresses = frozenset(("127.0.0.1",))
+    original = platform.original_addr
+    for left, found in ((1, None), (2, None), (2, original), (3, None), (0, original)):
+        monkeypatch.setattr(platform, "original_addr", found or Mock(side_effect=FileNotFoundError))
+        reader, writer = await rig.connect()
+        if found is None:
+            assert await closed(reader)
+        await until(lambda left=left: mark.astray == left, "the connection to be counted, or not")
+        writer.close()
+        if left == 3:
+            mark.addresses = frozenset()
+    await rig.settled()
+
+
 async def test_what_waits_of_connections_that_there_are_keeps_no_new_ones_out(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -480,7 +480,9 @@ def _kernel(config: Config) -> Iterator[Finding]:
     made = planned(config, None)
     faults = [
         *unmet(made.plan.families),
-        *interface_faults(config.gateway.interfaces, marks=config.gateway.keep_source),
+        *interface_faults(
+            config.gateway.interfaces, marks=config.gateway.keep_source, routes=config.gateway.steer
+        ),
     ]
     for text in faults:
         yield _wrong(about, text)

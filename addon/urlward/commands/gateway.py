@@ -170,6 +170,7 @@ def _status(args: argparse.Namespace) -> int:
         overheard_bridges,
         sysctl,
         unnumbered_interfaces,
+        unrouted_interfaces,
         unseen_rules,
         vrf_interfaces,
         ways_out,
@@ -188,6 +189,8 @@ def _status(args: argparse.Namespace) -> int:
     shown["in_vrfs"] = vrf_interfaces(wanted)
     redirects = found.setup is None or found.setup.redirects
     shown["no_ipv4_address"] = unnumbered_interfaces(wanted) if redirects else []
+    steers = config.gateway.steer if found.setup is None else bool(found.setup.dns)
+    shown["not_forwarding"] = unrouted_interfaces(wanted) if steers else []
     kept = config.gateway.keep_source if found.setup is None else found.setup.source == "kept"
     shown["bridges_that_lose"] = overheard_bridges(wanted) if kept else {}
     shown["firewalls"] = []
@@ -205,7 +208,10 @@ def _status(args: argparse.Namespace) -> int:
         for name, value in shown.items():
             words = _WORDS.get(name, _words) if value else _words
             print(f"{name.replace('_', ' '):20}{words(value)}")
-    places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address", "bridges_that_lose")
+    places = (
+        *("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address", "not_forwarding"),
+        "bridges_that_lose",
+    )
     comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
 

@@ -54,6 +54,9 @@ WITHIN = 2.0
 FAILURES = 3
 """In a row, from which on it is said; one lost packet is none."""
 
+ASTRAY = 3
+"""Clients' connections in a row that are closed since the kernel does not tell where they were to go."""
+
 UNREACHED = 60.0
 """Seconds without anybody's canary at this worker, while its own comes through at others."""
 
@@ -81,7 +84,8 @@ class BrokenError(Exception):
 
     Attributes:
         stage: where it ended.
-        late: whether nothing is wrong here but that it has taken too long, or the kernel sends nothing.
+        late: whether another start would not help: it has taken too long, the kernel sends nothing, or does
+            not tell where a connection was to go.
         short: whether nothing is wrong but that clients have all the sockets that there may be.
     """
 
@@ -232,6 +236,9 @@ class Canary:
         for what, last in (("DNS", self.asked if self._steers else now), ("listener", self._mark.came)):
             if now - last > UNREACHED:
                 raise BrokenError(what, f"nothing has come to this worker for {now - last:.0f} s")
+        if self._mark.astray >= ASTRAY:
+            why = "the kernel does not tell where clients' connections were to go (conntrack's zones?)"
+            raise BrokenError("redirect", why, late=True)
 
     def _came_through(self) -> None:
         self._failures = 0
@@ -297,6 +304,7 @@ def canary_of(
 
     mark: CanaryMark = addon.canary
     mark.name = gateway.canary.name
+    mark.addresses = frozenset(str(ip_address(one)) for one in gateway.canary.addresses)
     return Canary(gateway, kernel, mark, int(worker_name()), tell_all, steers=steers, down=down)
 
 

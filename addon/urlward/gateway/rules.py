@@ -16,6 +16,7 @@ sets stays.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -33,13 +34,14 @@ from urlward.dns.resolver_addresses import SYSTEM, resolvers
 from urlward.engine.errors import UrlwardError
 from urlward.engine.nat64 import Nat64
 from urlward.gateway.routing import commands
-from urlward.gateway.steerable import Address, Network, unsteered, with_forms
+from urlward.gateway.steerable import Address, Network, is_within, unsteered, with_forms
 from urlward.gateway.system import (
     FORWARDING,
     enslaved_interfaces,
     first_few,
     has_ipv6,
     interfaces_to_the_world,
+    is_beyond,
     missing_interfaces,
     overheard_bridges,
     own_addresses,
@@ -428,6 +430,12 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
             + ": say who is one"
             for name in interfaces_to_the_world(gateway.interfaces)
         )
+    if gateway.steer:
+        notes += first_few(
+            f"gateway.dns.resolvers: {address} is a client, whose own questions come to the filter and back "
+            "to it: name one behind this machine; clients may ask this one all the same"
+            for address in _resolvers_at_clients(gateway, system)
+        )
     if gateway.steer or not gateway.keep_source:
         notes += first_few(
             f"gateway.interfaces: {name} has no IPv4 address, without which the kernel drops what is to be "
@@ -626,6 +634,18 @@ def _resolvers(
                 "so that such queries fail while no worker lives"
             )
     return tuple(chosen)
+
+
+def _resolvers_at_clients(gateway: GatewayTable, system: Path) -> Iterator[Address]:
+    """Resolvers whose own questions come to the filter."""
+    clients, exempt = (tuple(map(ip_network, some)) for some in (gateway.clients, gateway.exempt))
+    with suppress(SettingError):
+        for address, _ in _reachable(
+            resolvers(gateway.dns.resolvers, own_addresses(), gateway.dns.port, system)
+        ):
+            is_client = is_within(address, clients) if clients else is_beyond(gateway.interfaces, address)
+            if is_client and not is_within(address, exempt):
+                yield address
 
 
 def _reachable(found: Sequence[tuple[str, int, int, object]]) -> list[tuple[Address, int]]:

@@ -350,8 +350,12 @@ class RulesWatch:
         self._pending.clear()
 
     def _look_at_interfaces(self) -> tuple[str, ...]:
-        redirects, marks = self._copy.redirects, self._copy.keeps_source
-        return tuple(interface_faults(self._interfaces, redirects=redirects, marks=marks))
+        copy = self._copy
+        return tuple(
+            interface_faults(
+                self._interfaces, redirects=copy.redirects, marks=copy.keeps_source, routes=copy.steers
+            )
+        )
 
     def _look(self) -> None:
         """Check whether the kernel's rules have changed without a notification."""

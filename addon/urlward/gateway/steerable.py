@@ -81,7 +81,7 @@ class Steerable:
     def __call__(self, address: Address) -> bool:
         """Whether an address, as `plain` gives it, may be steered."""
         if address in self._pages:
-            return not _within(address, self._configured)
+            return not is_within(address, self._configured)
         if int(address) in self._never[address.version]:
             return False
         own = self._own_addresses()
@@ -137,5 +137,6 @@ def _without(network: Network, hole: IPv6Network) -> Iterable[Network]:
     return network.address_exclude(hole)
 
 
-def _within(address: Address, networks: Iterable[Network]) -> bool:
+def is_within(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether an address is in one of the networks."""
     return any(address.version == network.version and address in network for network in networks)

@@ -136,6 +136,23 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
     )
 
 
+def unrouted_interfaces(names: Iterable[str], present: Links | None = None, proc: Path = _PROC) -> list[str]:
+    """Interfaces with an IPv4 address by which the kernel takes no such packets that are for others: what is
+    not filtered goes nowhere."""
+    wanted, addressed = (
+        tuple(names),
+        {i for i, one in addresses() if one.version == 4 and not one.is_loopback},
+    )
+    present = links() if present is None else present
+    return sorted(
+        link.name
+        for index, link in present.items()
+        if index in addressed
+        and _is_wanted(link, wanted)
+        and _lines(proc / "sys/net/ipv4/conf" / link.name / "forwarding") == ["0"]
+    )
+
+
 def unnamed_uppers(names: Iterable[str]) -> dict[str, str]:
     """Interfaces made of others, with the name of those, which are not among the names themselves: packets
     with their VLAN's number, their own hardware address, or in their tunnel come in by their name, or by
@@ -202,6 +219,17 @@ def interfaces_to_the_world(names: Iterable[str]) -> list[str]:
     return sorted(one for one in found if any(_fits(one, name) for name in wanted))
 
 
+def is_beyond(names: Iterable[str], address: IPv4Address | IPv6Address) -> bool:
+    """Whether one of these interfaces leads to an address, and not to the rest of the world."""
+    wanted = tuple(names)
+    with suppress(OSError):
+        link = links().get(routed_by(address))
+        return (
+            link is not None and _is_wanted(link, wanted) and link.name not in interfaces_to_the_world(wanted)
+        )
+    return False
+
+
 _VRF = "vrf"
 
 _UPPERS = frozenset(("vlan", "macvlan", "ipvlan"))
@@ -228,13 +256,17 @@ def _is_wanted(link: Link, wanted: Sequence[str]) -> bool:
     return any(_fits(link.name, name) for name in wanted)
 
 
-def interface_faults(names: Iterable[str], *, redirects: bool = True, marks: bool = False) -> list[str]:
-    """Reasons why clients' packets do not come to the filter by these names, in a few words each.
+def interface_faults(
+    names: Iterable[str], *, redirects: bool = True, marks: bool = False, routes: bool = True
+) -> list[str]:
+    """Reasons why clients' packets do not come to the filter by these names, or no further where they are not
+    filtered, in a few words each.
 
     Args:
         names: where clients come in.
         redirects: whether some of what comes in is redirected.
         marks: whether some of it is marked, and led to a socket.
+        routes: whether some of it is routed.
     """
     wanted, present = tuple(names), links()
     unnumbered = unnumbered_interfaces(wanted, present) if redirects else ()
@@ -246,6 +278,9 @@ def interface_faults(names: Iterable[str], *, redirects: bool = True, marks: boo
         *first_few(f"{name} is in a VRF" for name in vrfs),
         *first_few(f"{name} has no IPv4 address" for name in unnumbered),
         *first_few(f"{name}: {setting} is 1" for name, setting in losing.items()),
+        *first_few(
+            f"{name}: forwarding is 0" for name in (unrouted_interfaces(wanted, present) if routes else ())
+        ),
     ]
 
 

@@ -267,6 +267,11 @@ class TableCopy:
         )
 
     @property
+    def steers(self) -> bool:
+        """Whether the rules lead what is listed alone to the filter, so that the rest is routed."""
+        return any(setup is not None and setup.dns for setup in map(_setup_of, self.setups().values()))
+
+    @property
     def redirects(self) -> bool:
         """Whether the rules redirect (`Setup.redirects`); they may where they do not say."""
         return any(setup is None or setup.redirects for setup in map(_setup_of, self.setups().values()))

@@ -87,11 +87,14 @@ class Front(Mode):
                 sockname = () if self.keeps_source else sock.getsockname()
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
                 logger.error("no original destination: %s", type(e).__name__)
+                self.addon.canary.astray += 1
                 sock.close()
                 return
             if self.addon.is_here(*address):
                 sock.close()  # no rule has redirected it here: it would be one of the filter to itself
                 return
+            if address[0] not in self.addon.canary.addresses:
+                self.addon.canary.astray = 0
         self.addon.metrics.opened += 1
         session = Session(self, sock, SessionClient(peername, mode, sockname), address, share, tls=tls)
         try:

@@ -164,10 +164,14 @@ class CanaryMark:
     Attributes:
         name: of the host, which gets the block page and is neither recorded nor counted; empty for none.
         came: when a request for it last did, by the clock of `time.monotonic`.
+        addresses: of the host.
+        astray: clients' connections in a row of which the kernel has not told where they were to go.
     """
 
     name: str = ""
     came: float = 0.0
+    addresses: frozenset[str] = frozenset()
+    astray: int = 0
 
 
 EVERYONE = View("", "", (), (), {})
