@@ -428,6 +428,29 @@ def test_a_reload_gives_up_a_new_worker_that_hangs(
     )
 
 
+def test_a_reload_gives_up_a_new_worker_that_ends_as_it_begins_to_serve(
+    capsys: pytest.CaptureFixture[str], planned: Callable[[Plan], Plan]
+) -> None:
+    """Such as one that there is no memory for beside those that run."""
+    address = Address("127.0.0.1", free_port(), "tcp")
+    with supervised(supervisor_of(WORKER), planned(Plan(1, [address]))) as one:
+        look(one, lambda: one._workers[0].ready, "the worker")
+        runs = dict(one._workers)
+        one._command = [sys.executable, "-c", WORKER.replace("await ended.wait()", "os._exit(3)")]
+        one._renew_again = True
+        one._look()
+        look(one, lambda: one._coming is not None and one._plan is one._coming.plan, "its plan")
+        assert one._coming is not None
+        one._coming.process.wait()
+        look(one, lambda: one._renewal is None, "the reload")
+        assert one._workers == runs
+        assert runs[0].lives
+    assert capsys.readouterr().err.splitlines() == [
+        "reload: replacing 1 workers",
+        "reload: the new worker 0 ended before it served; those that run stay",
+    ]
+
+
 def test_a_reload_that_would_not_work_changes_nothing(
     capsys: pytest.CaptureFixture[str], planned: Callable[[Plan], Plan]
 ) -> None:

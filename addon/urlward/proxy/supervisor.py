@@ -392,9 +392,9 @@ class Supervisor:
             if number:
                 new = self._coming = self._worker(number)
             new.timeout = plan.timeout
-            while not new.ready and not (why := self._why_not(new)):
+            while not (why := self._why_not(new)) and not new.ready:
                 yield
-            if not new.ready:
+            if why:
                 self._give_up(new)
                 if not number:
                     self._plan = before
