@@ -143,6 +143,13 @@ def test_a_client_that_asks_nothing_more_is_not_waited_for() -> None:
     assert case.ends.client == ok("1") + ok("2")
 
 
+def test_line_breaks_before_a_response_hide_no_end_of_its_head() -> None:
+    response = b"\r\n\r\n" + ok()
+    for cut in range(1, len(response)):
+        case = Case().client(get()).server(response[:cut], response[cut:])
+        assert (case.ends.client, case.relay.idle) == (response, True), cut
+
+
 def test_who_may_send_a_line_break_behind_its_body_is_waited_for() -> None:
     post = get(method="POST", more="Connection: close\r\nContent-Length: 4\r\n") + b"body"
     case = Case().client(post).server(ok())

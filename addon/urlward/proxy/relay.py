@@ -856,8 +856,7 @@ class HttpRelay:
         ):
             self._lose_place(unread_response_head(b""))  # HTTP/0.9, to a browser: all is content
             return position, b""
-        seen = self._response_seen
-        end = head_end(data, position + seen - 3 if seen > 3 else position)
+        end = head_end(data, max(begin + self._response_seen - 3, position))
         if end < 0 or end - position > MAX_HEAD:
             if len(data) - position > MAX_HEAD:
                 raise _UnreadError
