@@ -312,6 +312,14 @@ def test_statuses_without_a_body(status: str) -> None:
     assert case.ends.client.startswith(response + b"HTTP/1.1 451 ")
 
 
+@pytest.mark.parametrize("answer", [None, plain(503, "No room.")])
+def test_no_answer_to_head_has_a_body(answer: BlockResponse | None) -> None:
+    case = Case(reached=False).client(get(method="HEAD"))
+    case.relay.not_connected(answer)
+    assert case.ends.client.startswith(b"HTTP/1.1 50")
+    assert case.ends.client.endswith(b"\r\n\r\n")
+
+
 def test_an_origin_that_is_not_reached() -> None:
     case = Case(reached=False).client(get("/1"))
     case.relay.not_connected()

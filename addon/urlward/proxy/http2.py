@@ -255,8 +255,13 @@ class Lane(StreamLane):
             self.http2.give_up(stream)
 
     def _read_head(self, stream: ClientStream, data: bytes, seen: int) -> int:
-        """Read and send on a response's head, of which some has been looked through; returns where it ends, -1
-        where it has not ended yet."""
+        """Read and send on a response's head; returns where it ends, -1 where it has not ended yet.
+
+        Args:
+            stream: whose.
+            data: what has come of it.
+            seen: bytes of that which have been looked through.
+        """
         position = 0
         while True:
             while position < len(data) and data[position] in b"\r\n":

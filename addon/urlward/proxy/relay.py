@@ -9,7 +9,7 @@ it is read.
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
@@ -1132,9 +1132,11 @@ class HttpRelay:
         self, answer: BlockResponse | None = None, *, text: str = "The origin does not answer."
     ) -> None:
         """Send an error response for an origin that does not answer."""
-        is_head = bool(self.pending) and self.pending[0].is_head
+        answer = answer or plain(502, text)
+        if self.pending and self.pending[0].is_head:
+            answer = replace(answer, body=b"")
         self.pending.clear()
-        self._answer_with(answer or plain(502, text, head=is_head), keep_alive=False)
+        self._answer_with(answer, keep_alive=False)
 
     def _end_turn(self) -> None:
         """All responses are out: send the filter's own, if there is one, and end."""
