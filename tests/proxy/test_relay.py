@@ -143,6 +143,13 @@ def test_a_client_that_asks_nothing_more_is_not_waited_for() -> None:
     assert case.ends.client == ok("1") + ok("2")
 
 
+def test_line_breaks_before_a_response_hide_no_end_of_its_head() -> None:
+    response = b"\r\n\r\n" + ok()
+    for cut in range(1, len(response)):
+        case = Case().client(get()).server(response[:cut], response[cut:])
+        assert (case.ends.client, case.relay.idle) == (response, True), cut
+
+
 def test_who_may_send_a_line_break_behind_its_body_is_waited_for() -> None:
     post = get(method="POST", more="Connection: close\r\nContent-Length: 4\r\n") + b"body"
     case = Case().client(post).server(ok())
@@ -303,6 +310,14 @@ def test_statuses_without_a_body(status: str) -> None:
     response = f"HTTP/1.1 {status}\r\nContent-Length: 7\r\n\r\n".encode()
     case = Case().client(get("/1") + get("/listed")).server(response)
     assert case.ends.client.startswith(response + b"HTTP/1.1 451 ")
+
+
+@pytest.mark.parametrize("answer", [None, plain(503, "No room.")])
+def test_no_answer_to_head_has_a_body(answer: BlockResponse | None) -> None:
+    case = Case(reached=False).client(get(method="HEAD"))
+    case.relay.not_connected(answer)
+    assert case.ends.client.startswith(b"HTTP/1.1 50")
+    assert case.ends.client.endswith(b"\r\n\r\n")
 
 
 def test_an_origin_that_is_not_reached() -> None:

@@ -421,19 +421,18 @@ def plain(status: int, text: str, *, head: bool = False, more: Fields = ()) -> B
     )
 
 
-def unreachable(reason: str = "", *, tls: bool, head: bool = False) -> BlockResponse:
+def unreachable(reason: str = "", *, tls: bool) -> BlockResponse:
     """The response to a request whose origin cannot be reached.
 
     Args:
         reason: what is wrong with the origin's certificate; empty where something else is.
         tls: whether the origin was connected to, and TLS with it failed.
-        head: whether the request was HEAD.
     """
     if reason:
-        return plain(502, f"The certificate of the origin is not valid: {reason}.", head=head)
+        return plain(502, f"The certificate of the origin is not valid: {reason}.")
     if tls:
-        return plain(502, "The origin and the filter could not agree on a TLS connection.", head=head)
-    return plain(502, "The origin does not answer.", head=head)
+        return plain(502, "The origin and the filter could not agree on a TLS connection.")
+    return plain(502, "The origin does not answer.")
 
 
 def on_wire(answer: BlockResponse, *, keep_alive: bool) -> bytes:

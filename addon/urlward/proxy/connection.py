@@ -417,10 +417,8 @@ class Connection:
                 self._at_end()
             elif tls is None:
                 self.receive(data)
-            elif tls.outer is None:
-                self._decrypt(tls, data)
             else:
-                self._decrypt_outer(tls.outer, tls, data)
+                self._decrypt(tls.outer or tls, data)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
             owner.broken(e)
             return
@@ -479,17 +477,6 @@ class Connection:
 
     # -- TLS
 
-    def _decrypt_outer(self, outer: Tls, tls: Tls, data: bytes) -> None:
-        outer.incoming.write(data)
-        data, ended = outer.decrypted()
-        self._flush(outer)
-        if data:
-            self._decrypt(tls, data)
-        if outer.damaged:
-            self._fail()
-        elif ended:
-            self._at_end()
-
     def _decrypt(self, tls: Tls, data: bytes) -> None:
         if tls.ready:
             tls.incoming.write(data)
@@ -497,7 +484,10 @@ class Connection:
             return
         data, ended = tls.decrypted()
         if data:
-            self.receive(data)
+            if self.tls is None or tls is not self.tls.outer:
+                self.receive(data)
+            else:
+                self._decrypt(self.tls, data)
         if tls.outgoing.pending and not self.gone:
             self._flush(tls)  # a key update or the like is to be answered
         if tls.damaged:

@@ -87,7 +87,7 @@ class Lane(StreamLane):
         stream: that is carried, if one is.
     """
 
-    __slots__ = ("_held", "_last", "_rests_since", "_seen", "_served")
+    __slots__ = ("_held", "_last", "_rests_since", "_served")
 
     http2: "Http2"
     stream: ClientStream | None
@@ -97,7 +97,6 @@ class Lane(StreamLane):
         self._served = 0
         self._held = b""
         """Bytes of a head that has not ended."""
-        self._seen = 0
         self._last = False
         """Whether the origin closes its connection behind this response."""
         self._rests_since = 0.0
@@ -197,11 +196,10 @@ class Lane(StreamLane):
         if stream is None or stream.whole or self.gone:
             return  # what an origin says unasked, such as 408, is no part of a response that waits
         try:
-            position = 0
+            position, seen = 0, len(self._held)
             if self._mode == "head":
-                if self._held:
-                    data, self._held = self._held + data, b""
-                position = self._read_head(stream, data)
+                data, self._held = self._held + data, b""
+                position = self._read_head(stream, data, seen)
             if position >= 0 and self.stream is stream:
                 self.send_body(data, position)
         except ValueError:
@@ -256,20 +254,24 @@ class Lane(StreamLane):
         else:
             self.http2.give_up(stream)
 
-    def _read_head(self, stream: ClientStream, data: bytes) -> int:
-        """Read and send on a response's head; returns where it ends, -1 where it has not ended yet."""
+    def _read_head(self, stream: ClientStream, data: bytes, seen: int) -> int:
+        """Read and send on a response's head; returns where it ends, -1 where it has not ended yet.
+
+        Args:
+            stream: whose.
+            data: what has come of it.
+            seen: bytes of that which have been looked through.
+        """
         position = 0
         while True:
             while position < len(data) and data[position] in b"\r\n":
                 position += 1
-            end = head_end(data, position + max(self._seen - 3, 0))
+            end = head_end(data, max(seen - 3, position))
             if end < 0:
                 self._held = data[position:]
-                self._seen = len(self._held)
-                if self._seen > MAX_HEAD:
+                if len(self._held) > MAX_HEAD:
                     raise ValueError("a head that is too large")
                 return -1
-            self._seen = 0
             head = read_response_head(data[position:end], stream.request.is_head)
             position = end
             if head.status >= 200:

@@ -9,7 +9,7 @@ it is read.
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
@@ -856,8 +856,7 @@ class HttpRelay:
         ):
             self._lose_place(unread_response_head(b""))  # HTTP/0.9, to a browser: all is content
             return position, b""
-        seen = self._response_seen
-        end = head_end(data, position + seen - 3 if seen > 3 else position)
+        end = head_end(data, max(begin + self._response_seen - 3, position))
         if end < 0 or end - position > MAX_HEAD:
             if len(data) - position > MAX_HEAD:
                 raise _UnreadError
@@ -1133,9 +1132,11 @@ class HttpRelay:
         self, answer: BlockResponse | None = None, *, text: str = "The origin does not answer."
     ) -> None:
         """Send an error response for an origin that does not answer."""
-        is_head = bool(self.pending) and self.pending[0].is_head
+        answer = answer or plain(502, text)
+        if self.pending and self.pending[0].is_head:
+            answer = replace(answer, body=b"")
         self.pending.clear()
-        self._answer_with(answer or plain(502, text, head=is_head), keep_alive=False)
+        self._answer_with(answer, keep_alive=False)
 
     def _end_turn(self) -> None:
         """All responses are out: send the filter's own, if there is one, and end."""

@@ -466,9 +466,11 @@ class Session(HttpEnds, Member):
             self._seeks = self._mode.seeking.call(self._look_elsewhere)
             self._found((literal,))
         else:
-            self._reaching = self._mode.addon.resolver.look_up(
-                host, port, str(self.client.peername[0]), self._found
-            )
+            self._reaching = self._look_up(host, self._found)
+
+    def _look_up(self, name: str, found: Callable[[Sequence[Address]], None]) -> Lookup:
+        client, found = str(self.client.peername[0]), partial(self._attempt, found)
+        return self._mode.addon.resolver.look_up(name, self._origin.port, client, found)
 
     def _may_share(self) -> bool:
         """Whether the origin may be asked over HTTP/2; for WebSockets few speak it (RFC 8441)."""
@@ -479,24 +481,21 @@ class Session(HttpEnds, Member):
 
     def _found(self, addresses: Sequence[Address]) -> None:
         self._reaching = None
-        try:
-            addon = self._mode.addon
-            allowed = self._within_reach(addresses)
-            if not allowed:
-                self._not_connected(self._out_of_reach() if addresses else None)
-                return
-            passed = self._passed(allowed)
-            if not passed:
-                self._not_connected(self._listed(str(allowed[0][0])))
-                return
-            source, poller = self._source(), self._mode.poller
-            local = source or addon.connect_from
-            opening = self._reaching = Opening(
-                poller, self.share, passed, self._opened, addon.short, local, bool(source)
-            )
-            opening.start()
-        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-            self.broken(e)
+        addon = self._mode.addon
+        allowed = self._within_reach(addresses)
+        if not allowed:
+            self._not_connected(self._out_of_reach() if addresses else None)
+            return
+        passed = self._passed(allowed)
+        if not passed:
+            self._not_connected(self._listed(str(allowed[0][0])))
+            return
+        source, opened = self._source(), partial(self._attempt, self._opened)
+        local = source or addon.connect_from
+        opening = self._reaching = Opening(
+            self._mode.poller, self.share, passed, opened, addon.short, local, bool(source)
+        )
+        opening.start()
 
     def _within_reach(self, addresses: Sequence[Address]) -> list[Address]:
         """Those that the client may be led to."""
@@ -513,30 +512,26 @@ class Session(HttpEnds, Member):
 
     def _opened(self, sock: socket.socket | None, error: OSError | None) -> None:
         self._reaching = None
-        try:
-            if sock is None:
-                if error is not None and is_shortage(error):
-                    self._not_connected(plain(503, "The filter has no room for another connection."))
-                else:
-                    self._look_elsewhere()
-                    if self._sought is None:
-                        self._not_connected(None)
-                return
-            self._seek_no_more()
-            try:
-                address = str(sock.getpeername()[0])
-            except OSError:
-                address = ""  # reset already
-            self._take_server(Connection(self._mode.poller, sock, self, address, events=WRITE))
-            if not address:
-                self._not_connected(None)
-                return
-            if self._origin.tls:
-                self._begin_tls()
+        if sock is None:
+            if error is not None and is_shortage(error):
+                self._not_connected(plain(503, "The filter has no room for another connection."))
             else:
-                self._reached()
-        except Exception as e:  # noqa: BLE001 - as above
-            self.broken(e)
+                self._look_elsewhere()
+                if self._sought is None:
+                    self._not_connected(None)
+            return
+        self._seek_no_more()
+        try:
+            address = str(sock.getpeername()[0])
+        except OSError:
+            address = ""  # reset already
+        self._take_server(Connection(self._mode.poller, sock, self, address, events=WRITE))
+        if not address:
+            self._not_connected(None)
+        elif self._origin.tls:
+            self._begin_tls()
+        else:
+            self._reached()
 
     def _look_elsewhere(self) -> None:
         """Look up the name whose address the client has dialled, and which does not answer: by itself the
@@ -546,21 +541,15 @@ class Session(HttpEnds, Member):
         self._seek_no_more()
         names = [name for names in self._relay.live[:1] for name in names.hosts if not is_address(name)]
         if len(names) == 1 and not isinstance(self.client.proxy_mode, mode_specs.ReverseMode):
-            client = str(self.client.peername[0])
-            self._sought = self._mode.addon.resolver.look_up(
-                names[0], self._origin.port, client, self._found_elsewhere
-            )
+            self._sought = self._look_up(names[0], self._found_elsewhere)
 
     def _found_elsewhere(self, addresses: Sequence[Address]) -> None:
         self._sought = None
-        try:
-            others = self._as_far(addresses)
-            if isinstance(self._reaching, Opening):
-                self._reaching.add(self._passed(self._within_reach(others)))
-            else:
-                self._found(others)
-        except Exception as e:  # noqa: BLE001 - as above
-            self.broken(e)
+        others = self._as_far(addresses)
+        if isinstance(self._reaching, Opening):
+            self._reaching.add(self._passed(self._within_reach(others)))
+        else:
+            self._found(others)
 
     def _as_far(self, addresses: Sequence[Address]) -> list[Address]:
         """Those of a name that may stand for the one dialled. Whoever runs the name, such as the client, must
@@ -621,11 +610,7 @@ class Session(HttpEnds, Member):
 
     def _tls_refused(self, reason: str = "") -> None:
         """The TLS handshake with the origin failed, because of its certificate perhaps."""
-        self._not_connected(unreachable(reason, tls=True, head=self._is_head()))
-
-    def _is_head(self) -> bool:
-        relay = self._relay
-        return isinstance(relay, HttpRelay) and bool(relay.pending) and relay.pending[0].is_head
+        self._not_connected(unreachable(reason, tls=True))
 
     def _reached(self) -> None:
         """The connection to the origin is open: check its address, and go on."""
@@ -665,7 +650,7 @@ class Session(HttpEnds, Member):
 
     def _out_of_reach(self) -> BlockResponse:
         self._guard.refused("match")
-        return plain(403, "The filter does not connect to this address.", head=self._is_head())
+        return plain(403, "The filter does not connect to this address.")
 
     def _listed(self, address: str) -> BlockResponse | None:
         """The response where a name has this address; None where that is not listed."""
@@ -865,7 +850,7 @@ class Session(HttpEnds, Member):
         if self._over:
             return
         if self._looking:
-            self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
+            self._not_connected(unreachable(tls=self._origin.tls))
         elif connection.broken and self._relay.unbounded:
             self._relay.server_broke(as_tls=connection.cut_off)
         else:
