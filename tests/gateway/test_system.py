@@ -23,6 +23,7 @@ from urlward.gateway.system import (
     unmet,
     unnamed_uppers,
     unnumbered_interfaces,
+    unrouted_interfaces,
     unseen_rules,
     vrf_interfaces,
     ways_out,
@@ -284,6 +285,15 @@ def test_bridges_that_rules_see_into(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert overheard_bridges(["br0"], tmp_path) == {"br0": "net.bridge.bridge-nf-call-ip6tables"}
     assert overheard_bridges(["lan*"], tmp_path) == {}
     assert list(overheard_bridges(["br1.10", "v*"], tmp_path)) == ["br1.10", "vrrp.51"]
+    monkeypatch.setattr(system, "addresses", lambda: [(2, ip_address("192.0.2.1"))])
+    forwarding = tmp_path / "sys/net/ipv4/conf/br0/forwarding"
+    forwarding.parent.mkdir(parents=True)
+    forwarding.write_text("0\n")
+    assert unrouted_interfaces(["br0"], proc=tmp_path) == [], (
+        "what it passes on is filtered without being routed"
+    )
+    setting.write_text("0\n")
+    assert unrouted_interfaces(["br0"], proc=tmp_path) == ["br0"]
 
 
 def test_vrfs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,17 +138,17 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
 
 def unrouted_interfaces(names: Iterable[str], present: Links | None = None, proc: Path = _PROC) -> list[str]:
     """Interfaces with an IPv4 address by which the kernel takes no such packets that are for others: what is
-    not filtered goes nowhere."""
-    wanted, addressed = (
-        tuple(names),
-        {i for i, one in addresses() if one.version == 4 and not one.is_loopback},
-    )
+    not filtered goes nowhere. Of a bridge that passes them on without routing them that is said of none."""
+    wanted = tuple(names)
+    addressed = {index for index, one in addresses() if one.version == 4 and not one.is_loopback}
     present = links() if present is None else present
+    passed_on = overheard_bridges(wanted, proc, present)
     return sorted(
         link.name
         for index, link in present.items()
         if index in addressed
         and _is_wanted(link, wanted)
+        and link.name not in passed_on
         and _lines(proc / "sys/net/ipv4/conf" / link.name / "forwarding") == ["0"]
     )
 
@@ -168,7 +168,9 @@ def unnamed_uppers(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str]:
+def overheard_bridges(
+    names: Iterable[str], proc: Path = _PROC, present: Links | None = None
+) -> dict[str, str]:
     """Bridges, and what is made of them, whose rules see what they pass from one port to another, too, with
     the setting by which they do, such as Docker's start turns on.
 
@@ -179,7 +181,7 @@ def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str
     on = next((name for name in _BRIDGED if sysctl(name, proc) == "1"), None)
     if on is None:
         return {}
-    present = links()
+    present = links() if present is None else present
     found = {}
     for link in present.values():
         under: Link | None = link
