@@ -468,7 +468,7 @@ class Session(HttpEnds, Member):
         else:
             self._reaching = self._look_up(host, self._found)
 
-    def _look_up(self, name: str, found: Callable[[Sequence[Address]], None]) -> Lookup:
+    def _look_up(self, name: str, found: Callable[[Sequence[Address]], None]) -> Waiting:
         client, found = str(self.client.peername[0]), partial(self._attempt, found)
         return self._mode.addon.resolver.look_up(name, self._origin.port, client, found)
 
