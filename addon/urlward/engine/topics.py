@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from urlward.engine.url import query_value
-from urlward.engine.words import search_for
+from urlward.engine.words import beginning_of, search_for
 
 _BASE_58 = "123456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 # What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
@@ -69,7 +69,7 @@ WAYS = (
         r"/res/[0-9][^/.+]*(?:\+50|-100)\.",
     ),
 )
-_WAYS = [(re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
+_WAYS = [(beginning_of(way.tells), re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
 
 TELLING = (r"/forum\.php\Z", "/topic,", "/w/[0-9a-f]{8}-", *[way.tells for way in WAYS])
 """Expressions of which each path of a way to a topic has one, behind a slash. SMF's are in queries, too, as
@@ -86,8 +86,8 @@ def topics(path: str, query: str) -> list[tuple[str, str]]:
     """
     if "topic=" not in query and not _may_be(path):
         return []
-    for is_asked, instead in _WAYS:
-        if match := is_asked(path):
+    for beginning, is_asked, instead in _WAYS:
+        if beginning in path and (match := is_asked(path)):
             found = [f"{path[: match.start()]}{match.expand(way)}{path[match.end() :]}" for way in instead]
             parts = [_with_short_id(topic).partition("?") for topic in found]
             return [(topic, sent if mark else query) for topic, mark, sent in parts]
