@@ -242,7 +242,7 @@ MAY_BE_BLOCKED = {
     "another case of an id": _IIS,
     "another value": r"\?/|[&;?]\Z|;amp\Z",
     "without the last parameter": r"[&;]\Z",
-    "one folder less": r"^//|^/\.\Z|\A/index\.php\?",
+    "one folder less": r"^//|^/\.\Z|\A/index\.php(?:\?|/s/)",
     "the folder above": r"/\.\Z",
 }
 """Kinds of neighbours that readings block, with what is found in the target of a page beside which one is."""
@@ -259,7 +259,7 @@ BESIDE = {
     "another case of a word": 182,
     "another value": 9,
     "the folder above": 5,
-    "one folder less": 44,
+    "one folder less": 45,
     "without the last parameter": 4,
     "another case of an id": 2,
     "another number": 1,

@@ -92,6 +92,8 @@ def test_what_wordpress_makes_a_listed_slug_of_is_blocked(marks: dict[int, str],
         ("http://p.test/listed-page/", "/listed-page/x/0/"),
         ("http://p.test/listed-page/", "/listed-page/0/0/"),
         ("http://p.test/2024/05/listed-page/", "/x2024/5/listed-page/"),
+        ("http://p.test/guitars/", "/guitars/amp/"),
+        ("http://p.test/listed-page/", "/listed-page/x/amp/"),
     ],
 )
 def test_other_pages_pass(entry: str, target: str) -> None:
@@ -107,6 +109,8 @@ def test_other_pages_pass(entry: str, target: str) -> None:
         ("/introduction/", "/Introduction/"),
         ("/john-doe/", "/John-Doe!/"),
         ("/a-longer-title/", "/a.longer.title-/"),
+        ("/a-title/", "/a-title/amp/"),
+        ("/2024/05/a-title/", "/2024/05/a-title/amp/?x"),
     ],
 )
 def test_a_title_is_found_in_another_spelling(page: str, target: str) -> None:

@@ -309,7 +309,7 @@ class Compiler:
         digest.update(text)
         of_text = digest.digest()
         rows.append(f"{letters[:MAX_PATTERN]}{_END}{of_text.decode('latin-1')}{form}{below}{_LAST}{id_}")
-        if kind is Kind.PAGE and ("/t/" in path or "/thread-" in path) and (other := page_by_number(path)):
+        if kind is Kind.PAGE and (other := page_by_number(path)):
             # By the entry's own id, also where that is its digest.
             of_other = self._key.digest(page_text(host, other)).decode("latin-1")
             form = _form(self._shape(entry, Flag.DATA), length)

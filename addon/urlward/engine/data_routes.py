@@ -32,15 +32,43 @@ class _Route(NamedTuple):
     parameter: str = ""
 
 
+_NUMBERED = "[^/]+(?:/[^/0-9]+){,3}/[^/0-9]*[0-9]"
+"""Expression of a path that has a number in it soon."""
+_BY_CHANCE = "(?:[a-z]*[0-9A-Z][0-9A-Za-z]{5,}|[aeiou]?(?:[bcdfghjklmnpqrstvwxyz][aeiou]){4,}[a-z]?)"
+"""Expression of a name that is made by chance, of letters and digits or Hastebin's syllables."""
+
 # The first that a path is of says what it is.
 ROUTES = (
-    _Route("NodeBB", "/api/(topic|category|user)/", r"/\1/", "/api/(?:topic|category|user)/"),
-    _Route("Szurubooru", "/api/post/", "/post/"),
     _Route("File Browser", "/api/public/(?:share|dl)/", "/share/"),
     _Route("Lychee", r"/api/v2/Album(?:::(?:head|photos))?\Z", "/gallery/", parameter="album_id=([^&]+)"),
     _Route("Flarum", "/api/discussions/", "/d/", parameter="bySlug=[^&]*"),
     _Route("PeerTube", "/api/v1/videos/", "/w/"),
     _Route("Lemmy", r"/api/v[34]/post\Z", "/post/", parameter="id=([0-9]+)"),
+    _Route("Mastodon", r"/api/v1/accounts/lookup\Z", "/@", parameter="acct=([^&]+)"),
+    _Route("NodeBB", "/api/(category|user)/", r"/\1/", "/api/(?:category|user)/"),
+    _Route("NodeBB, Szurubooru, kemono", f"/api/(?:v[0-9]+/)?(?={_NUMBERED})", "/", f"/api/{_NUMBERED}"),
+    _Route(
+        "Nextcloud",
+        r"(?:/index\.php)?/s/([^/]+)/(?:download|preview)(?:/[^/]*)?\Z",
+        r"/s/\1",
+        "/s/[^/]+/(?:download|preview)",
+    ),
+    _Route(
+        "Nextcloud",
+        r"(?:/index\.php)?/apps/files_sharing/publicpreview/",
+        "/s/",
+        "/apps/files_sharing/publicpreview/",
+    ),
+    _Route("Nextcloud", r"/public\.php/dav/files/([^/]+).*\Z", r"/s/\1", r"/public\.php/dav/files/"),
+    _Route("ownCloud", r"(?:/remote\.php)?/dav/public-files/([^/]+).*\Z", r"/s/\1", "/dav/public-files/"),
+    # A file in a repository as it is, which the page that it has there shows.
+    _Route("Gitea, Forgejo", "/raw/(branch|commit|tag)/", r"/src/\1/", "/raw/"),
+    _Route("Gitea, Forgejo", "/media/(branch|commit|tag)/", r"/src/\1/", "/media/(?:branch|commit|tag)/"),
+    _Route("GitLab", "/-/raw/", "/-/blob/"),
+    _Route("GitHub", r"\A(/[^/]+/[^/]+)/raw/(?:refs/heads/)?(?=[^/]+/)", r"\1/blob/", "/raw/"),
+    _Route("cgit", "/plain/", "/tree/"),
+    _Route("Pastebin, Hastebin, Stikked", rf"/raw/(?={_BY_CHANCE}\Z)", "/", "/raw/"),
+    _Route("Telegram", r"\A/s(?=/[A-Za-z][0-9A-Za-z_]+/[0-9]+\Z)", "", r"/s/[A-Za-z][0-9A-Za-z_]+/[0-9]+\Z"),
     _Route("React Router, Remix", r"(?:/_?|/_root)?\.(?:data|rsc)\Z", "", r"\.(?:data|rsc)\Z"),
     _Route("Shopify", r"(?<=/products/)([^/]*)\.js(?:on)?\Z", r"\1", r"/products/[^/]*\.js"),
     _Route("Discourse", r"(?<=/u/)([^/]*)\.json\Z", r"\1", r"/u/[^/]*\.json\Z"),

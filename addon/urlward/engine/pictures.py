@@ -37,6 +37,7 @@ _PIWIGO = "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"
 _KIRBY = r"-(?:[0-9]+x[0-9]*|x[0-9]+)(?:-(?:crop(?:-[a-z]+)?|(?:blur|sharpen|q)[0-9]*|bw|left|right|[0-9]+))*"
 _ZENPHOTO = "(?:_(?:[0-9]+|c?[wh][0-9]+|c[xy][0-9]+|thumb)){1,8}"
 _WORDPRESS = "(.+?)-(?:scaled|[0-9]+x[0-9]+)"
+_IN_ANOTHER = r"\.{0}(?:(?<=\.[A-Za-z]{{3}}\.{0})|(?<=\.[A-Za-z]{{4}}\.{0}))\Z"
 # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
 _OR_SCALED = (r"\2", r"-scaled\2")
 
@@ -47,7 +48,7 @@ class _Size(NamedTuple):
     Attributes:
         program: that has it.
         folder: expression of it; more may be behind it, up to the picture's name.
-        instead: template of the folder that has the pictures themselves.
+        instead: template of the folder that has the pictures themselves; several where it may be one of them.
         name: expression of a name in a size, up to its extension, with the picture's own name as its group.
         tells: expression that all paths have that this may be of, behind a slash or with a dot in front;
             `folder` where that is empty.
@@ -57,7 +58,7 @@ class _Size(NamedTuple):
 
     program: str
     folder: str
-    instead: str
+    instead: str | tuple[str, ...]
     name: str
     tells: str = ""
     kind: str = _PICTURE
@@ -90,7 +91,8 @@ SIZES = (
     _in_any_format("Mastodon", "/small/", "/original/", "([0-9a-f]{16,})"),
     _in_any_format("Szurubooru", "/generated-thumbnails/", "/posts/", "([0-9]+_[0-9a-f]{16})"),
     _in_any_format("Danbooru", "/(?:180x18|360x36|720x72)0/", "/original/", "([0-9a-f]{32})"),
-    _in_any_format("Danbooru", "/sample/", "/original/", "sample-([0-9a-f]{32})"),
+    _in_any_format("Danbooru", "/sample/", "/original/", "(?:__.+__)?sample-([0-9a-f]{32})"),
+    _in_any_format("Danbooru", "/original/", "/original/", "__.+__([0-9a-f]{32})", "/__"),
     _in_any_format(
         "Moebooru", "/data/(?:preview|sample|jpeg)/(?=[0-9a-f]{2}/)", "/data/image/", "([0-9a-f]{32})"
     ),
@@ -109,9 +111,15 @@ SIZES = (
     _Size("Shopify", "/cdn/shop/", "/cdn/shop/", f"(.+?){_SHOPIFY}"),
     _Size("Shopify", "/s/files/", "/s/files/", f"(.+?){_SHOPIFY}"),
     _Size("Discourse", "/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+"),
-    _Size("vichan, TinyIB, Kusaba X", "/thumb/", "/src/", "(.+?)[cs]?"),
+    _Size("vichan, TinyIB, Kusaba X; Shimmie", "/thumb/", ("/src/", "/image/"), "(.+?)[cs]?"),
     _Size("Discuz", "/", "/", rf"(.+{_PICTURE})\.thumb\.jpg", r"\.thumb\.", kind="()"),
-    _Size("Chevereto", "/", "/", r"(.+?)\.(?:md|th|thumb)", r"\.(?:md|th|thumb)\."),
+    _Size(
+        "Chevereto, MediaGoblin",
+        "/",
+        "/",
+        r"(.+?)\.(?:md|th|thumb|medium|thumbnail)",
+        r"\.(?:md|th|thumb|medium|thumbnail)\.",
+    ),
     _Size("Serendipity", "/", "/", r"(.+?)\.serendipityThumb", r"\.serendipityThumb\."),
     _Size("OpenCart", "/image/cache/", "/image/", "(.+?)-[0-9]+x[0-9]+"),
     _Size("Piwigo", "/_data/i/", "/", f"(.+?){_PIWIGO}"),
@@ -129,12 +137,24 @@ SIZES = (
     _Size("Craft", r"/_[0-9AUTO]+x[0-9AUTO]+_[^/]+/\Z", "/", "(.+?)", "/_[0-9AUTO]+x[0-9AUTO]+_"),
     _Size("Shopware", "/thumbnail/", "/media/", "(.+?)_[0-9]+x[0-9]+"),
     _Size("Pixelfed", "/storage/m/", "/storage/m/", "(.+?)_thumb"),
+    _Size("CarrierWave, llgal", r"/(?:\.llgal/)?\Z", "/", "thumb_(.+?)", "/thumb_"),
+    _Size("sigal, fgallery, thumbsup", "/thumb(?:s|nails)/", ("/", "/imgs/", "/large/"), "(.+?)"),
+    _Size(
+        "easy-thumbnails",
+        "/",
+        "/",
+        rf"(.+{_PICTURE})\.[0-9]+x[0-9]+_[^/]*",
+        r"\.[0-9]+x[0-9]+_",
+        ends=("",),
+    ),
+    _Size("LiteSpeed, Imagify", "/", "/", rf"(.+{_PICTURE})\.webp", _IN_ANOTHER.format("webp"), "()"),
+    _Size("Imagify", "/", "/", rf"(.+{_PICTURE})\.avif", _IN_ANOTHER.format("avif"), "()"),
 )
 _SIZES = [
     (
         beginning_of(size.tells or size.folder),
         re.compile(size.folder).subn,
-        size.instead,
+        (size.instead,) if isinstance(size.instead, str) else size.instead,
         re.compile(rf"{size.name}({size.kind})(?:\.avif|\.webp)?").fullmatch,
         size.ends,
     )
@@ -258,7 +278,7 @@ def _full_sizes(path: str) -> list[str]:
     folder += "/"
     for beginning, below, instead, in_a_size, ends in _SIZES:
         if beginning in path and (parts := in_a_size(name)):
-            whole, found = below(instead, folder, count=1)
-            if found:
-                return [f"{whole}{parts[1]}{parts.expand(end)}" for end in ends]
+            wholes = [below(other, folder, count=1) for other in instead]
+            if wholes[0][1]:
+                return [f"{whole}{parts[1]}{parts.expand(end)}" for whole, _ in wholes for end in ends]
     return []

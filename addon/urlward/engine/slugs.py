@@ -27,11 +27,11 @@ _PART = r"(?:0++|page/?(?:0++1?|1)|comment-page-[0-9]++|embed)/?\Z"
 _MONTH = r"[0-9]{4}/(?:[0-9]{1,2}/)?[0-9]/"
 _LETTERS = r"(?:[0-9a-z_]|%[89A-F][0-9A-F])++"
 
-is_own_slug = re.compile(rf"(?:/(?!{_PART}|{_MONTH})[0-9a-z_]++(?:-[0-9a-z_]++)*+)++/\Z").match
+is_own_slug = re.compile(rf"(?:/(?!{_PART}|amp/\Z|{_MONTH})[0-9a-z_]++(?:-[0-9a-z_]++)*+)++/\Z").match
 """Whether a path that ends in a slash is the one that WordPress makes of it, for most of them."""
 
 _is_listable = re.compile(rf"(?:/{_LETTERS}(?:-{_LETTERS})*+)++/\Z").match
-_BEFORE_PART = re.compile(rf"(?<=.)/{_PART}").sub
+_BEFORE_PART = re.compile(rf"(?<=.)/{_PART}|(?<=/)([^/-]++-[^/]++)/amp/?\Z").sub
 _ONE_DIGIT = re.compile(r"(?:(?<=/[0-9]{4}/)|(?<=/[0-9]{4}/[0-9]/)|(?<=/[0-9]{4}/[0-9]{2}/))([0-9])(?=/)").sub
 _TOO_LONG = re.compile(rf"(?<=/)([^/]{{{_MOST}}})[^/]+").sub
 _TAGS = re.compile(r"<[^>/]*+>?").sub
@@ -63,7 +63,7 @@ def slug_path(path: str) -> str:
     Returns:
         In canonical form; empty where no page that is looked for so has it.
     """
-    text = _BEFORE_PART("/", path)
+    text = _BEFORE_PART(r"\1/", path)
     if not text.endswith("/") or _IS_OF_A_USER(text):
         return ""
     text = _TOO_LONG(r"\1", text)

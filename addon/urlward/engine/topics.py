@@ -1,4 +1,4 @@
-"""Topics: the page of a forum's topic that has other addresses, too.
+"""Topics: the page of a forum's topic, or of a post or film, that has other addresses, too.
 
 Forums and boards lead to a topic by its number alone, by the place of a post in it, and from a page of their
 list, and have its feed and its data. Here is a table of common programs': a row has the program, what is
@@ -9,15 +9,15 @@ import re
 from typing import NamedTuple
 
 from urlward.engine.url import query_value
-from urlward.engine.words import search_for
+from urlward.engine.words import beginning_of, search_for
 
+_BASE_58 = "123456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 # What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
 _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
-_title_at_number = re.compile(rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)").subn
 # Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
 # and leads to last posts by the address that it has without rewriting.
 _DISCUZ = r"(?<=/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html\Z"
-_of_discuz = re.compile(_DISCUZ).search
+_is_long = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _at_a_post = re.compile(r"((?:(?:\A|[&;])topic=|/topic,)[0-9]+)\.(?:msg[0-9]+|new)(?![^&;.])").sub
 """What SMF has in place of `.0` where it leads to a post of a topic."""
 
@@ -56,6 +56,11 @@ WAYS = (
     _Way("NodeBB", r"(?<=/)(topic/[0-9]+/[^/]+)/[0-9]+\Z", (r"\1",), r"/topic/[0-9]+/[^/]+/[0-9]+\Z"),
     _Way("Flarum", r"(?<=/)(d/[0-9]+-[^/]+)/[0-9]+\Z", (r"\1",), r"/d/[0-9]+-[^/]+/[0-9]+\Z"),
     _Way("MyBB", r"(?<=/)(thread-[0-9]+)-post-[0-9]+(?=\.html\Z)", (r"\1",), "/thread-[0-9]+-post-"),
+    _Way("Vanilla", r"(?<=/)(discussion/[0-9]+/[^/]+)/p1\Z", (r"\1",), r"/discussion/[0-9]+/[^/]+/p1\Z"),
+    _Way("Mastodon, Pixelfed", r"(?<=[0-9])/embed\Z", ("",), r"/embed\Z"),
+    _Way("Mastodon", r"(?<=/)users/([^/]+)/statuses/([0-9]+)\Z", (r"@\1/\2",), "/users/[^/]+/statuses/[0-9]"),
+    _Way("PeerTube", r"(?<=/)videos/(?:watch|embed)/([^/]+)\Z", (r"w/\1",), "/videos/(?:watch|embed)/"),
+    _Way("Moebooru", r"(?<=/)(post/show/[0-9]+)/[^/]+\Z", (r"\1",), "/post/show/[0-9]+/"),
     # The last and the first posts of a thread.
     _Way(
         "vichan, Kusaba X",
@@ -64,9 +69,9 @@ WAYS = (
         r"/res/[0-9][^/.+]*(?:\+50|-100)\.",
     ),
 )
-_WAYS = [(re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
+_WAYS = [(beginning_of(way.tells), re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
 
-TELLING = (r"/forum\.php\Z", "/topic,", *[way.tells for way in WAYS])
+TELLING = (r"/forum\.php\Z", "/topic,", "/w/[0-9a-f]{8}-", *[way.tells for way in WAYS])
 """Expressions of which each path of a way to a topic has one, behind a slash. SMF's are in queries, too, as
 ``topic=``."""
 _may_be = search_for(TELLING)
@@ -81,26 +86,67 @@ def topics(path: str, query: str) -> list[tuple[str, str]]:
     """
     if "topic=" not in query and not _may_be(path):
         return []
-    for is_asked, instead in _WAYS:
-        if match := is_asked(path):
+    for beginning, is_asked, instead in _WAYS:
+        if beginning in path and (match := is_asked(path)):
             found = [f"{path[: match.start()]}{match.expand(way)}{path[match.end() :]}" for way in instead]
-            parts = [topic.partition("?") for topic in found]
+            parts = [_with_short_id(topic).partition("?") for topic in found]
             return [(topic, sent if mark else query) for topic, mark, sent in parts]
     if path.endswith("/forum.php"):
         number, page = query_value(query, "tid"), query_value(query, "page") or "1"
         if query_value(query, "mod") != "viewthread" or not (number.isdigit() and page.isdigit()):
             return []
         return [(f"{path.removesuffix('forum.php')}thread-{number}-{page}-1.html", query)]
-    topic = _at_a_post(r"\1.0", path), _at_a_post(r"\1.0", query)
+    topic = _at_a_post(r"\1.0", _with_short_id(path)), _at_a_post(r"\1.0", query)
     return [topic] if topic != (path, query) else []
+
+
+# The first that a listed path is of says what it is.
+_OWN = [
+    (re.compile(asked).subn, page)
+    for asked, page in (
+        (rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)", ""),  # Discourse
+        (_DISCUZ, r"thread-\1-\2-1.html"),
+        (r"(?<=/post/show/)([0-9]++)/[^/]++\Z", r"\1"),  # Moebooru
+        (r"/videos/([0-9]++)/[^/]++/?\Z", r"/embed/\1"),  # Kernel Video Sharing, in others' frames
+        (r"/(?:w|videos/watch)/(?=[^/]++\Z)", "/w/"),  # PeerTube
+        # Mastodon's interface for programs, which its application and Pixelfed's and Pleroma's ask.
+        (
+            r"/(?:@[^/]++|p/[^/]++|i/web/post|notice)/([0-9]{3,}+|[0-9A-Za-z]{18})\Z",
+            r"/statuses/\1",
+        ),
+        (r"(?<=/)__[^/]+__(?=[0-9a-f]{32}\.[a-z0-9]+\Z)", ""),  # Danbooru
+        (r"/index\.php(?=/s/[^/]++\Z)", ""),  # Nextcloud, whose routes of a share's files have none
+    )
+]
+_has_other = search_for(
+    (
+        *("/t/", "/thread-", "/post/show/", "/videos/", "/w/", "/@", "/p/", "/i/web/", "/notice/", "/__"),
+        r"/index\.php/s/",
+    )
+)
 
 
 def page_by_number(path: str) -> str:
     """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
     for ``/t/a-title/5`` by ``/t/5.json``, which `topics` has as ``/t/5``, and Discuz has
     ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
-    if match := _of_discuz(path):
-        number, page, of_list = match.groups()
-        return f"{path[: match.start()]}thread-{number}-{page}-1.html" if of_list != "1" else ""
-    page, found = _title_at_number("", path)
-    return page if found else ""
+    if not _has_other(path):
+        return ""
+    for in_place, instead in _OWN:
+        page, found = in_place(instead, path, count=1)
+        if found:
+            page = _with_short_id(page)
+            return page if page != path else ""
+    return ""
+
+
+def _with_short_id(path: str) -> str:
+    """A path of a film of PeerTube's by the shorter of its two numbers."""
+    page, way, number = path.rpartition("/w/")
+    if not way or not _is_long(number):
+        return path
+    rest, letters = int(number.replace("-", ""), 16), ""
+    for _ in range(22):
+        rest, letter = divmod(rest, len(_BASE_58))
+        letters = _BASE_58[letter] + letters
+    return f"{page}{way}{letters}"
