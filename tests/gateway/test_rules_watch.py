@@ -86,6 +86,20 @@ def rig() -> Iterator[Rig]:
         made.nft.close()
 
 
+def test_others_elements_are_passed_over() -> None:
+    """A firewall's reload may bring hundreds of thousands before the word that it took our rules away."""
+    with own_network():
+        told, nft = Netlink(notified=True), Nft()
+        nft.run("add table inet other; add set inet other many { type inet_service; }")
+        nft.run(f"add element inet other many {{ {', '.join(map(str, range(1, 1000)))} }}")
+        nft.run("add table inet urlward")
+        kinds = [message.kind for message in told.notifications()]
+        nft.close()
+        told.close()
+    generation = MessageKind.NEWGEN
+    assert kinds == [generation, generation, MessageKind.NEWTABLE, generation]
+
+
 class Busy(Netlink):
     """Where somebody changes a table of their own whenever a set's elements are read."""
 

@@ -14,7 +14,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Self
 
-from urlward.gateway.table import NftError
+from urlward.gateway.table import TABLE, NftError
 
 NETLINK_NETFILTER = 12
 INET = 1
@@ -76,6 +76,12 @@ class MessageKind(IntEnum):
     DELSETELEM = 14
     NEWGEN = 15
     GETGEN = 16
+
+
+_NEW_GENERATION = _SUBSYSTEM << 8 | MessageKind.NEWGEN
+_HEADER = struct.Struct("=IH6xI").unpack_from
+_LEAST = 20
+"""Bytes of the two headers."""
 
 
 class Message(NamedTuple):
@@ -191,7 +197,9 @@ class Netlink:
                     return True
 
     def notifications(self) -> Iterator[Message]:
-        """Read the notifications that have arrived.
+        """Read the notifications that have arrived of the table ``inet urlward``, and of generations.
+
+        A reload of others' rules may bring hundreds of thousands, of a set of blocked addresses, before ours.
 
         Raises:
             NftError: some were lost, since more came than was read.
@@ -205,9 +213,14 @@ class Netlink:
                 if e.errno == errno.ENOBUFS:
                     raise NftError("nftables: notifications were lost") from e
                 raise
-            for _, _, message, _ in split(data):
-                if message is not None:
-                    yield message
+            at, end = 0, len(data)
+            while end - at >= _LEAST:
+                length, kind, port = _HEADER(data, at)
+                if length < _LEAST:
+                    break
+                if kind == _NEW_GENERATION or data.startswith(OURS, at + _LEAST):
+                    yield Message(kind & 0xFF, data[at + 16], port, data[at + _LEAST : at + length])
+                at += length + 3 & ~3
 
 
 def generation_of(body: bytes) -> tuple[int, int, str]:
@@ -285,6 +298,10 @@ def nest(kind: int, value: bytes) -> bytes:
 def text(kind: int, value: str) -> bytes:
     """Encode an attribute whose value is a text."""
     return attribute(kind, value.encode() + b"\0")
+
+
+OURS = text(1, TABLE)
+"""Attribute that each message begins with that concerns a table of that name."""
 
 
 def text_of(value: bytes) -> str:

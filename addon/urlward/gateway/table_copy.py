@@ -14,6 +14,8 @@ from urlward.gateway.netlink import (
     APPEND,
     CREATE,
     DUMP,
+    INET,
+    OURS,
     TIMEOUT,
     Message,
     MessageKind,
@@ -389,10 +391,7 @@ def _expression(data: bytes) -> bytes:
 
 def is_ours(message: Message) -> bool:
     """Whether a message concerns the table."""
-    if message.family != 1:
-        return False
-    first = next(attributes(message.body), (0, b""))
-    return first[0] == 1 and first[1] == TABLE.encode() + b"\0"
+    return message.family == INET and message.body.startswith(OURS)
 
 
 def is_structure(message: Message) -> bool:
