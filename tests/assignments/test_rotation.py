@@ -675,6 +675,26 @@ def test_a_cleanup_may_end_while_what_it_has_left_is_read(
     assert told(sqlite_store, 90) == ("one", ["anna"])
 
 
+def test_what_a_cleanup_has_left_is_tried_again(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Else it would be passed over, and who had an address all along would be nobody."""
+    path, cleaned = tmp_path / "leases4.csv", tmp_path / "leases4.csv.1"
+    path.write_text(leases("kea", (B, "berta", 50)))
+    path.with_name("leases4.csv.2").write_text(leases("kea", (C, "carla", 0)))
+    cleaned.write_bytes(b"\x1f\x8b")
+    source = sqlite_store.source("kea", "kea", str(path))
+
+    def wait(_: float) -> bool:
+        is_first = cleaned.stat().st_size == 2
+        cleaned.write_text(leases("kea", (A, "anna", 0)))
+        return is_first
+
+    for _ in follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(100) / 1000, wait=wait):
+        pass
+    assert [told(sqlite_store, 90, one) for one in (A, B, C)] == [
+        ("one", ["anna"]), ("one", ["berta"]), ("one", ["carla"]),
+    ]  # fmt: skip
+
+
 def test_what_kea_has_cleaned_is_not_what_began_alike(store: AssignmentStore, tmp_path: Path) -> None:
     """The first address of both has the same lease still."""
     path = tmp_path / "leases4.csv"
