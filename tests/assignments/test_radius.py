@@ -166,6 +166,12 @@ UPDATE = "Interim-Update"
              (UPDATE, 600, "anna", PREFIX), (UPDATE, 900, "anna", PREFIX)],
             [(INSIDE, 50, "?anna"), (INSIDE, 150, "?anna carla"), (INSIDE, 700, "anna"), (A, 800, "anna")],
         ),
+        # Its old one is another's before it is told to have a new one.
+        (
+            [("Start", 0, "anna", A), ("Start", 400, "berta", A), (UPDATE, 600, "anna", B),
+             (UPDATE, 900, "anna", B)],
+            [(A, 500, "berta"), (B, 100, "?anna"), (B, 500, "?anna"), (B, 700, "anna")],
+        ),
         # All that the first record of a session tells it had before, but for what was another's.
         (
             [(UPDATE, 600, "anna", A), ("Start", 100, "berta", B), (UPDATE, 650, "berta", B),

@@ -19,7 +19,7 @@ from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoAnswer, WhoQuestion, answer_fields, answer_lines, who
 from urlward.regular import regular_fd
 
-A, B = "198.51.100.7", "198.51.100.8"
+A, B, C = "198.51.100.7", "198.51.100.8", "198.51.100.9"
 HEADER = "address,ports,from,subscriber,event\n"
 
 
@@ -551,6 +551,78 @@ def test_what_a_session_had_before_the_next_log_is_in_doubt_until_the_rotated_on
     assert told(store, 1050)[1] == {"Stop": [], "another": ["carla"], "": ["berta"]}[ends]
 
 
+type Told = tuple[str, int, str, str]
+"""Of accounting: status, seconds, user and address."""
+
+
+@pytest.mark.parametrize(
+    ("before", "rotated", "behind", "answers"),
+    [
+        # What is told behind the gap is not what it had in it, and what is told in it is not had behind.
+        (
+            [("Start", 0, "zoe", "203.0.113.8")],
+            [("Start", 200, "anna", A), ("Start", 300, "berta", B), ("Interim-Update", 600, "berta", B)],
+            [("Interim-Update", 900, "anna", C), ("Interim-Update", 910, "berta", A),
+             ("Interim-Update", 1200, "berta", A), ("Stop", 1300, "berta", "")],
+            [(A, 250, "?anna"), (A, 400, "?anna berta"), (B, 400, "berta"), (C, 300, "?anna")],
+        ),
+        # It had another before, and had that again behind.
+        (
+            [("Start", 0, "anna", A)],
+            [("Interim-Update", 300, "anna", B), ("Start", 400, "berta", A), ("Stop", 600, "berta", A)],
+            [("Interim-Update", 900, "anna", A), ("Stop", 1000, "anna", A)],
+            [(A, 200, "?anna"), (A, 500, "?anna berta"), (A, 1100, ""), (B, 100, "?anna"), (B, 500, "?anna"),
+             (B, 1100, "")],
+        ),
+        # It had another before, and others in turn in the gap and behind.
+        (
+            [("Start", 0, "anna", A)],
+            [("Interim-Update", 300, "anna", B), ("Interim-Update", 400, "anna", B)],
+            [("Interim-Update", 900, "anna", C), ("Stop", 1000, "anna", C)],
+            [(A, 500, "?anna"), (A, 950, ""), (B, 200, "?anna"), (B, 1100, ""), (C, 100, "?anna"),
+             (C, 950, "anna")],
+        ),
+    ],
+)  # fmt: skip
+def test_a_session_that_moved_in_a_gap_is_named_for_certain_where_it_was_told_alone(
+    sqlite_store: AssignmentStore,
+    tmp_path: Path,
+    before: list[Told],
+    rotated: list[Told],
+    behind: list[Told],
+    answers: list[tuple[str, int, str]],
+) -> None:
+    begun: dict[str, int] = {}
+
+    def records(some: list[Told]) -> list[str]:
+        return [
+            record(
+                status,
+                seconds,
+                user,
+                seconds - begun.setdefault(user, seconds) if status != "Start" else None,
+                Acct_Session_Id=user,
+                Framed_IP_Address=address,
+            )
+            for status, seconds, user, address in some
+            if status != "Start" or begun.setdefault(user, seconds) == seconds
+        ]
+
+    log = Log(sqlite_store, tmp_path / "log", "detail")
+    log.write(
+        *records(before), record("Start", 90, "emil", Acct_Session_Id="e", Framed_IP_Address="203.0.113.9")
+    )
+    log.read(100)
+    log.write(*records(rotated))
+    path = log.rotate()
+    log.write(*records(behind), record("Stop", 1400, "emil", 1310, Acct_Session_Id="e", Framed_IP_Address=""))
+    log.read(1500)
+    log.read(1600, path)
+    for address, seconds, expected in answers:
+        verdict, names = told(sqlite_store, seconds, address)
+        assert ("?" * (verdict == "ambiguous") + " ".join(names)) == expected, (address, seconds)
+
+
 def followed_once(store: AssignmentStore, path: Path, seconds: int) -> list[Imported]:
     """What a `follow` that begins reads of Kea's leases; it ends where it would wait."""
     source = store.source("kea", "kea", str(path))
@@ -601,6 +673,26 @@ def test_a_cleanup_may_end_while_what_it_has_left_is_read(
     monkeypatch.setattr(importing, "regular_fd", opening)
     assert sum(one.rows for one in followed_once(sqlite_store, path, 100)) == 2
     assert told(sqlite_store, 90) == ("one", ["anna"])
+
+
+def test_what_a_cleanup_has_left_is_tried_again(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Else it would be passed over, and who had an address all along would be nobody."""
+    path, cleaned = tmp_path / "leases4.csv", tmp_path / "leases4.csv.1"
+    path.write_text(leases("kea", (B, "berta", 50)))
+    path.with_name("leases4.csv.2").write_text(leases("kea", (C, "carla", 0)))
+    cleaned.write_bytes(b"\x1f\x8b")
+    source = sqlite_store.source("kea", "kea", str(path))
+
+    def wait(_: float) -> bool:
+        is_first = cleaned.stat().st_size == 2
+        cleaned.write_text(leases("kea", (A, "anna", 0)))
+        return is_first
+
+    for _ in follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(100) / 1000, wait=wait):
+        pass
+    assert [told(sqlite_store, 90, one) for one in (A, B, C)] == [
+        ("one", ["anna"]), ("one", ["berta"]), ("one", ["carla"]),
+    ]  # fmt: skip
 
 
 def test_what_kea_has_cleaned_is_not_what_began_alike(store: AssignmentStore, tmp_path: Path) -> None:

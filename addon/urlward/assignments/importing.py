@@ -871,8 +871,12 @@ def follow(
                 return None, False
             for one in earlier:
                 its = replace(source, path=str(one))
-                with gone_meanwhile(one):
-                    return import_file(store, its, one, options, clock, begun=reader.begun), True
+                try:
+                    with gone_meanwhile(one):
+                        return import_file(store, its, one, options, clock, begun=reader.begun), True
+                except AssignmentError:
+                    earlier = earlier_files(store, source, path)  # that one again, not the next
+                    raise
             # Asked before reading: what was written to the old file till then is read too.
             replaced = reader.is_replaced
             done = reader.read()

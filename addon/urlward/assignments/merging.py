@@ -93,6 +93,10 @@ class Merger:
         """Span of the gaps that are filled, in ms."""
         self._behind: dict[Key, list[Held]] = {}
         """What has ended and began in them, as is told behind them."""
+        self._were: set[str] = set()
+        """Sessions that were there before them."""
+        self._denied: dict[int, tuple[Key, Held, int]] = {}
+        """What sessions had in them by what is told on both sides, and had not by what is told in them."""
         self._told: dict[tuple[Key, str], bool] = {}
         """Keys that sessions had in them, as is read now, and whether that is what is told behind them."""
         self._begun: dict[tuple[Key, str, str], tuple[int, int]] = {}
@@ -151,8 +155,13 @@ class Merger:
             some = [*record]
             if session and said in (_HELD, _ENDED):
                 there = self._others(some)
-                last = max((held[_SEEN] for held in there.values()), default=seen)
+                last = max((held[_SEEN] or held[_START] for held in there.values()), default=seen)
                 self._end_moved(some, there)
+                if not there and self._filled[0] <= seen < self._filled[1]:
+                    there = self._denied_by(some)
+                    begun = [there.get((one[0], one[2]), [0, 0, one[4]])[_START] for one in some]
+                    some = [(*one[:4], start, *one[5:]) for one, start in zip(some, begun, strict=True)]
+                    last = self._filled[0] if session in self._were else seen
                 if last < seen:
                     some = [*self._begun_later(some, there, last)]
                 if seen < self._filled[1]:
@@ -162,27 +171,81 @@ class Merger:
             yield from some
 
     def _others(self, record: Sequence[Sighting]) -> dict[Key, Held]:
-        """What a session has, as was said before a record of it."""
+        """What a session has, as was said before a record of it; or had, where another's has begun there."""
         _, _, _, _, start, _, seen, subscriber, session, _ = record[0]
-        held = {key: self._held.get(key) for key in self._sessions.get(session, ())}
+        keys = self._sessions.get(session, ())
+        had = [(key, one) for key in keys for one in self._followed.get((key, session), ())]
+        had += [(key, one) for key in keys for of in (self._held, self._late) if (one := of.get(key))]
         return {
             key: one
-            for key, one in held.items()
-            if one is not None and (one[_SUBSCRIBER], one[_SESSION]) == (subscriber, session)
+            for key, one in had
+            if (one[_SUBSCRIBER], one[_SESSION]) == (subscriber, session)
             # Else it is of another by the same name.
             if start <= one[_START] + SESSIONS_APART and one[_SEEN] < seen and start > 0
+            if one[_ENDING] != Ending.NEXT or one[_END] <= seen
         }
+
+    def _denied_by(self, record: Sequence[Sighting]) -> dict[Key, Held]:
+        """What a session has by what is told on both sides of a gap, at a record in it, which may deny it."""
+        keys, kinds = {(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record}
+        _, _, _, _, start, _, seen, subscriber, session, _ = record[0]
+        there = {}
+        for key in self._sessions.get(session, ()):
+            for one in (*self._behind.get(key, ()), self._held.get(key)):
+                if one is None or (one[_SUBSCRIBER], one[_SESSION]) != (subscriber, session):
+                    continue
+                if 0 < start <= one[_START] + SESSIONS_APART and length_of(one[_NETWORK]) in kinds:
+                    if one[_START] <= self._filled[0]:
+                        self._were.add(session)
+                    if one[_START] <= seen < one[_END]:
+                        there[key] = one
+                        if key not in keys:
+                            self._denied[id(one)] = key, one, seen
+        return there
+
+    def _deny(self) -> dict[tuple[Key, str, int], Held]:
+        """Put in doubt what is denied; returns, by its key, session and beginning, when it is certain again,
+        or over, as a row that begins then."""
+        left = {}
+        for key, one, last in self._denied.values():
+            held, was = self._held.get(key), (key, one[_SESSION], one[_START])
+            if not one[_START] <= last < one[_END] or (one is not held and one[_END] == FOREVER):
+                continue  # it is known better by now
+            before, perhaps = [*one], [*one]
+            before[_END] = perhaps[_START] = max(one[_START], self._filled[0])
+            before[_ENDING], perhaps[_ENDING] = Ending.TOLD, Ending.MOVED
+            if one is held:
+                perhaps[_END] = one[_START] = one[_SEEN]
+                self._hold(key, one)
+            else:
+                self._undo(key, one)
+            self._end(key, before)
+            self._end(key, perhaps)
+            left[was] = [*one]
+            # Where another's beginning ended it, nobody need have told that it had it behind the gap.
+            left[was][_START] = perhaps[_END] if one[_ENDING] != Ending.NEXT else FOREVER
+        self._denied = {}
+        return left
 
     def _end_moved(self, record: Sequence[Sighting], there: Mapping[Key, Held]) -> None:
         """End what a session has no more by a record of it, in which another of its kind is."""
         keys, kinds = {(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record}
         seen, subscriber, session = record[0][6:9]
         for key, held in there.items():
-            if key not in keys and length_of(held[_NETWORK]) in kinds:
-                self._ends[key, subscriber, session] = held[_START], seen, 0
+            if key in keys or length_of(held[_NETWORK]) not in kinds:
+                continue
+            self._ends[key, subscriber, session] = held[_START], seen, 0
+            if held is self._late.get(key):
+                self._end_late(key, held, seen, Ending.TOLD, seen - held[_SEEN], Ending.MOVED)
+            elif held is self._held.get(key):
                 held[_END], held[_ENDING] = seen, Ending.TOLD
                 self._end_within(key, held, seen - held[_SEEN], Ending.MOVED)
                 self._drop(key)
+            elif (doubt := held[_END] - max(held[_SEEN], held[_START] + 1)) > 0 < held[_SEEN]:
+                # Whoever took it may have found it free.
+                self._followed[key, session].remove(held)
+                self._not_so.add(ended_row(self._source, *key, held)[:3])
+                self._end_within(key, held, doubt, Ending.MOVED)
 
     def _begun_later(
         self, record: Sequence[Sighting], there: Mapping[Key, Held], last: int
@@ -211,7 +274,7 @@ class Merger:
 
         def is_it(one: Held) -> bool:
             is_same = (one[_SUBSCRIBER], one[_SESSION]) == (subscriber, session)
-            return is_same and one[_START] >= self._filled[0] and abs(one[_START] - start) <= SESSIONS_APART
+            return is_same and one[_START] > self._filled[0] and abs(one[_START] - start) <= SESSIONS_APART
 
         held, ended = self._held.get(key), [one for one in self._behind.get(key, ()) if is_it(one)]
         if held is not None and is_it(held):
@@ -293,13 +356,17 @@ class Merger:
         begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
         stops: dict[str, int] = {}
-        for place, _, first, _, start, end, _, subscriber, session, said in sightings:
+        for place, _, first, _, start, end, seen, subscriber, session, said in sightings:
             whose = (place, first), subscriber, session
+            there = [held for key in self._sessions.get(session, ()) if (held := self._held.get(key))]
+            there = [held for held in there if session and held[_SESSION] == session]
+            if said in (_HELD, _ENDED) and session and self._names_all and 0 < start < seen and not there:
+                # It may have had another address, which is another's by now.
+                stops.setdefault(session, min(start + SESSIONS_APART, seen))
             if said == _HELD:
                 begun |= {whose, session} if (*whose, start) not in self._again else set()
             elif said == _STOPPED and session not in begun and session not in stops:
-                there = [self._held.get(key) for key in self._sessions.get(session, ())]
-                if not any(held and held[_SESSION] == session and held[_START] <= end for held in there):
+                if not any(held[_START] <= end for held in there):
                     stops[session] = end
             elif said == _ENDED and whose not in begun and whose not in ends:
                 held = self._held[place, first]
@@ -328,9 +395,13 @@ class Merger:
         self.late_until = max(self.late_until, until)
         self._filled = since, until - LATE
         for key, held in self._store.since(
-            self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD)
+            self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD, Ending.MOVED)
         ):
+            if held[_ENDING] == Ending.MOVED:
+                self._were.add(held[_SESSION])
+                continue
             if self._names_all and held[_SESSION]:
+                self._note(key, held)
                 self._behind.setdefault(key, []).append(held)
             # An end of what has no name may be another's, which began in the gap.
             if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
@@ -598,13 +669,15 @@ class Merger:
         self._late[key] = new
         self._note(key, new)
 
-    def _end_late(self, key: Key, late: Held, at: int, ending: Ending, doubt: int = 0) -> None:
+    def _end_late(
+        self, key: Key, late: Held, at: int, ending: Ending, doubt: int = 0, why: Ending = Ending.DOUBT
+    ) -> None:
         """End what was said late, in place of what is written of it."""
         del self._late[key]
         if (row := self._written.pop(key, None)) is not None:
             self.changes.undone.append(row[:3])
         late[_END], late[_ENDING] = _after(late[_START], at), ending
-        self._end_within(key, late, doubt)
+        self._end_within(key, late, doubt, why)
 
     def _is_order_in_doubt(self, held: Held, second: int) -> bool:
         """Whether what begins at the second reading of a time may have begun before what is held."""
@@ -724,6 +797,7 @@ class Merger:
             is_last: whether no other of the source is open.
         """
         self.begin()
+        left = self._deny()
         # Others are of a log that was read after the next one.
         late_held = self._store.held_late(self._source).items()
         held = {key: one for key, one in late_held if one[_SEEN] >= since - LATE}
@@ -736,14 +810,22 @@ class Merger:
         places = {key[0] for key, _ in late}
         sessions = {one[_SESSION] for _, one in late} - {""}
         others: dict[Key | str, list[Held]] = {}
+        had: dict[str, list[tuple[Key, Held]]] = {}
         for key, one in self._store.since(self._source, since, places=places, sessions=sessions):
-            if one[_ENDING] not in (Ending.LATE, Ending.MISSED):
+            one = left.get((key, one[_SESSION], one[_START]), one)
+            if one[_ENDING] not in (Ending.LATE, Ending.MISSED, Ending.MOVED):
                 others.setdefault(key, []).append(one)
+                had.setdefault(one[_SESSION], []).append((key, one))
             if one[_ENDING] == Ending.TOLD and one[_SESSION]:
                 others.setdefault(one[_SESSION], []).append(one)
-        for key, one in self._store.held(self._source, places).items():
+        for key, one in {
+            **self._store.held(self._source, places),
+            **self._store.held(self._source, sessions),
+        }.items():
             if key not in held:
+                one = left.get((key, one[_SESSION], one[_START]), one)
                 others.setdefault(key, []).append(one)
+                had.setdefault(one[_SESSION], []).append((key, one))
         ends: dict[tuple[Key, str] | str, list[tuple[Key, Held]]] = {}
         for key, one in missed:
             ends.setdefault(one[_SESSION] or (key, one[_SUBSCRIBER]), []).append((key, one))
@@ -774,6 +856,19 @@ class Merger:
                     end = each[_END]
                     used.append(mine[number] if session else mine.pop(number))
                     break
+            doubt = 0
+            if session and self._names_all:
+                moved = min(
+                    (
+                        each[_START]
+                        for k, each in had.get(session, ())
+                        if k != key and length_of(each[_NETWORK]) == length_of(one[_NETWORK])
+                        if each[_START] > start
+                    ),
+                    default=FOREVER,
+                )
+                if moved < min(end, following):
+                    end, doubt = moved, moved - max(one[_SEEN], start)
             if one[_END] < FOREVER:
                 if min(end, following) == FOREVER:
                     continue  # of what came then nothing is known any more
@@ -788,7 +883,7 @@ class Merger:
                 one = [*one]
                 one[_ENDING] = Ending.TOLD if end < FOREVER else Ending.NEXT
                 one[_END] = _after(start, end if end < FOREVER else following)
-                self._end(key, one)
+                self._end_within(key, one, max(doubt, 0), Ending.MOVED)
         for key, one in missed if is_last else used:
             self._undo(key, one)
 
