@@ -86,6 +86,22 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
             '[mitmproxy]\nconnect_addr = "gateway"',
             "2: mitmproxy.connect_addr: 'gateway' is not an IP address",
         ),
+        (
+            '[mitmproxy]\nssl_verify_upstream_trusted_ca = "none.pem"',
+            "2: mitmproxy.ssl_verify_upstream_trusted_ca: none.pem: no such file or directory",
+        ),
+        (
+            '[mitmproxy]\nssl_verify_upstream_trusted_ca = "list.txt"',
+            "2: mitmproxy.ssl_verify_upstream_trusted_ca: list.txt: no certificate or crl found",
+        ),
+        (
+            '[mitmproxy]\nclient_certs = "list.txt"',
+            "2: mitmproxy.client_certs: list.txt: ",
+        ),
+        (
+            '[mitmproxy]\nciphers_client = "none"',
+            "2: mitmproxy.ciphers_client: none: no cipher can be selected",
+        ),
         ('list = [\n"list.txt",\n"none.txt"]', "3: list.1: none.txt: No such file or directory"),
         (
             'list = [\n"list.txt",\n"/"]',

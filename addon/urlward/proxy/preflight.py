@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import sqlite3
+import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -153,6 +154,8 @@ class Preflight:
                 yield "the key proxy.users says who may use the proxy: take one of them"
             for spec in self._unasked():
                 yield f"nobody is asked for a password in the mode {spec}: use the key proxy.users"
+        elif value and (text := _tls_problem(name, value)):
+            yield text
 
     def _unasked(self) -> list[str]:
         """The modes in which no client is asked for a password."""
@@ -355,6 +358,24 @@ class Preflight:
     def _usable(self, key: str, read: Callable[[], object]) -> Iterator[Problem]:
         if text := _wrong(read):
             yield self._problem(key, text)
+
+
+def _tls_problem(name: str, value: str) -> str:
+    """Why no TLS comes about by an option of mitmproxy's, which would be found out by each connection alone;
+    empty where it does."""
+    made, path = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), os.path.expanduser(value)  # noqa: PTH111 - never raises
+    try:
+        match name:
+            case "ciphers_client" | "ciphers_server":
+                made.set_ciphers(value)
+            case "ssl_verify_upstream_trusted_ca":
+                made.load_verify_locations(path)
+            case "client_certs" if os.path.isfile(path):  # noqa: PTH113 - nor does this
+                made.load_cert_chain(path, password="")
+    except (OSError, ValueError) as e:
+        why = getattr(e, "reason", None) or getattr(e, "strerror", None) or str(e.args[0])
+        return f"{value}: {why.replace('_', ' ').lower().rstrip('.')}"
+    return ""
 
 
 def _wrong(read: Callable[[], object]) -> str:
