@@ -432,6 +432,16 @@ async def test_a_handshake_that_fails(server_context: ssl.SSLContext) -> None:
     await secured.over()
 
 
+async def test_what_is_abandoned_is_closed_though_the_end_of_tls_does_not_get_out(secured: Secured) -> None:
+    secured.server.pause(HELD)
+    with suppress(BlockingIOError):
+        while True:
+            secured.client._sock.send(bytes(1 << 10))
+    assert not secured.client.waiting
+    secured.client.abandon()
+    await until(lambda: secured.said == ["client lost"])
+
+
 async def test_a_key_update(server_context: ssl.SSLContext) -> None:
     """Another implementation's client asks for one (RFC 8446 section 4.6.3)."""
     side = Side()

@@ -10,7 +10,7 @@ from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.forward import ESTABLISHED, NOWHERE, ForwardRelay, Origin
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
-from urlward.proxy.relay import MAX_HELD
+from urlward.proxy.relay import FRESH, MAX_HELD
 
 A, B = Origin("a.test", 80, False), Origin("b.test", 8080, False)
 ENDED = ["close server", "end client", "linger"]
@@ -728,6 +728,20 @@ def test_a_connection_to_an_origin_that_ends_meanwhile() -> None:
     assert case.ends.opened == [A, A]
     case.server(ok("2"))
     assert len(case.answers) == 2
+
+
+def test_a_connection_that_rests_meanwhile_takes_nothing_that_is_not_sent_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("urlward.proxy.forward.perf_counter", lambda: now)
+    case = Case().client(get()).server(ok())
+    case.known = False
+    now += FRESH + 1
+    case.client(get(method="POST"))
+    case.known = True
+    case.relay.go_on()
+    assert case.ends.judged_for[-1] == (A, False)
 
 
 # -- Max-Forwards

@@ -322,6 +322,12 @@ class Connection:
             self._out.clear()
             self._close_now()
 
+    def abandon(self) -> None:
+        """Close, and wait for no peer that has yet to take something, be it the end of TLS alone."""
+        self.close()
+        if self.waiting:
+            self.abort()
+
     def start_tls(self, tls: Tls) -> None:
         """Begin a handshake, as a client at once; inside the session that there is already."""
         tls.outer = self.tls

@@ -126,7 +126,7 @@ class ForwardRelay(HttpRelay):
     def go_on(self) -> None:
         """Judge the request that was waiting."""
         self._switching = False
-        self._turn_over()
+        self._read_next()
 
     # -- requests
 
@@ -289,6 +289,9 @@ class ForwardRelay(HttpRelay):
         if self._close_wanted:
             self._finish()
             return
+        self._read_next()
+
+    def _read_next(self) -> None:
         if self._held and not self._waits:
             self.ends.hold_client(held=False)
             self._read_held()

@@ -509,5 +509,4 @@ class Http2Origin(Multiplexed):
         self._shared.over(self)
         for stream in streams:
             self._fail(stream, None)
-        # Nobody looks after it any more; what it has not taken yet, it may never take.
-        self._connection.abort() if self._connection.waiting else self._connection.close()
+        self._connection.abandon()

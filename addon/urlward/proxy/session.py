@@ -775,8 +775,7 @@ class Session(HttpEnds, Member):
         if server is not None:
             self._keep_ticket(server)
             server.forget()
-            # Nobody looks after it any more; what it has not taken yet, it may never take.
-            server.abort() if server.waiting else server.close()
+            server.abandon()
 
     def _keep_ticket(self, server: Connection) -> None:
         """Remember a TLS session with an origin, to resume it."""
