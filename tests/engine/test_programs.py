@@ -101,6 +101,15 @@ TOPICS = [
     # pictures with words behind their number (Moebooru)
     ("/@a/112233", "/@a/112233/embed"),
     ("/@a/112233", "/users/a/statuses/112233"),
+    ("/a/B5c", "/a/B5c/embed?x"),
+    ("/watch?v=iD5_-abcdEf", "/embed/iD5_-abcdEf?autoplay=1"),
+    ("/watch?v=iD5_-abcdEf", "/shorts/iD5_-abcdEf"),
+    ("/view_video.php?viewkey=ab0123456789f", "/embed/ab0123456789f"),
+    ("/file/Ab3dE5gH", "/embed/Ab3dE5gH"),
+    ("/video/x5y", "/embed/video/x5y"),
+    (f"/file/d/{'aB3-' * 7}", f"/file/d/{'aB3-' * 7}/preview"),
+    (f"/document/d/{'aB3-' * 7}", f"/document/u/1/d/{'aB3-' * 7}/edit?usp=sharing"),
+    (f"/drive/folders/{'aB3-' * 7}", f"/drive/u/0/folders/{'aB3-' * 7}"),
     ("/w/kkGMgK9ZtnKfYAgnEtQxbv", "/videos/watch/9c9de5e8-0a1e-484a-b099-e80766180a6d"),
     ("/w/111111114Ay6byqtQtQyDP", "/w/00000000-0000-4000-8000-000000000001?start=5s"),
     ("/w/kkGMgK9ZtnKfYAgnEtQxbv", "/api/v1/videos/9c9de5e8-0a1e-484a-b099-e80766180a6d"),
@@ -237,6 +246,8 @@ PICTURES += [
 BY_NUMBER = [
     # Kernel Video Sharing in others' frames, and Moebooru, whose words change
     ("/videos/55/a-title/", "/embed/55/"),
+    (f"/file/d/55{'aB3-' * 7}/view", f"/file/u/2/d/55{'aB3-' * 7}/preview"),
+    (f"/drive/u/1/folders/55{'aB3-' * 7}", f"/drive/folders/55{'aB3-' * 7}"),
     ("/post/show/55/a_b", "/post/show/55"),
     ("/post/show/55/a_b", "/post/show/55/a_b_c"),
 ]
@@ -345,6 +356,8 @@ def test_another_page_than_that_of_the_number_passes() -> None:
         "http://p.test/w/kkGMgK9ZtnKfYAgnEtQxbv",
         "http://p.test/x/user/1",
         "http://p.test/a/tree/x",
+        f"http://p.test/file/d/{'aB3-' * 7}/view",
+        f"http://p.test/c/d/{'aB3-' * 7}",
     )
     for target in (
         "api/guide/intro",
@@ -362,6 +375,8 @@ def test_another_page_than_that_of_the_number_passes() -> None:
         "videos/6/a-title/",
         "embed/55",
         "embed/a-title",
+        "embed/guide/intro/x",
+        "x/embed/guide/intro",
         "post/show/55",
         "a/c",
         "b",
@@ -371,6 +386,9 @@ def test_another_page_than_that_of_the_number_passes() -> None:
         "api/x/user",
         "a/plain/y",
         "a/plain",
+        f"file/d/{'aB3-' * 7}x/preview",
+        f"file/d/{'aB3-' * 7}/comments",
+        f"c/d/{'aB3-' * 7}/edit",
     ):
         assert page.check("p.test", f"/{target}") == PASS, target
 

@@ -109,6 +109,19 @@ class TestLines:
         assert [wide.line for wide in report.wide] == [2, 4, 5, 7, 10]
         assert str(report.wide[0]) == f"{source}:2:1: it blocks a public suffix, with all names under it"
 
+    def test_a_page_that_is_named_behind_a_fragment_s_mark_is_told(self, source: Path) -> None:
+        lines = (
+            "http://a.example/#/a/5",
+            "http://a.example/x#!a id=5",
+            "http://a.example/x #/a",
+            "http://a.example/x#top",
+            "@@http://a.example/x#/a",
+            "# http://a.example/x#/a",
+        )
+        _, report = read(source, "\n".join(lines).encode())
+        assert [wide.line for wide in report.wide] == [1, 2]
+        assert "behind #" in str(report.wide[0])
+
     @pytest.mark.parametrize(
         ("lines", "told"),
         [

@@ -77,6 +77,8 @@ def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
         ({"text": f"md5:{'0123456789abcdef' * 2}", "note": "of 0123456789AB"}, "note: has a digest in it"),
         ({"text": f"md5:{'0123456789abcdef' * 2}", "meant": "page"}, "not a URL"),
         ({"text": "http://a.example/a/b/.", "meant": "page", "allow": True}, "for more than one page"),
+        ({"text": "http://a.example/#/b/5"}, "behind #"),
+        ({"text": "http://a.example/b#!5", "meant": "page"}, "behind #"),
         ({"text": f"@@pdq:{'0f' * 32} distance=3"}, "distance goes with no exception"),
     ],
 )

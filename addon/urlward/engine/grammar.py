@@ -262,6 +262,11 @@ def _without_comment(line: str) -> str:
     return line
 
 
+names_in_fragment = re.compile(r"(?!\s*@@)[^#]*[^\s#]#[!/][^\s]").match
+"""Whether a line that blocks has a URL whose page is named behind ``#``, as applications in the browser do.
+No request has that: the entry is the page in front of it, and all that it shows."""
+
+
 def with_attribute(line: str, name: str, value: str) -> str:
     """Give a line an attribute, where it is an entry that has none of that name.
 

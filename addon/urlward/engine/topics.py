@@ -11,6 +11,12 @@ from typing import NamedTuple
 from urlward.engine.url import query_value
 from urlward.engine.words import beginning_of, search_for
 
+_LONG_NAME = "[0-9A-Za-z_-]{25,}"
+# By which of several accounts it is looked at, and how.
+_GOOGLE = (
+    r"\A/(drive|file|document|spreadsheets|presentation|forms)(?:/u/[0-9]++)?"
+    rf"/(folders/|d/(?:e/)?)({_LONG_NAME})(?:/(?:view|edit|preview|pub|mobilebasic|htmlview|viewform))?\Z"
+)
 _BASE_58 = "123456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 # What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
 _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
@@ -57,7 +63,16 @@ WAYS = (
     _Way("Flarum", r"(?<=/)(d/[0-9]+-[^/]+)/[0-9]+\Z", (r"\1",), r"/d/[0-9]+-[^/]+/[0-9]+\Z"),
     _Way("MyBB", r"(?<=/)(thread-[0-9]+)-post-[0-9]+(?=\.html\Z)", (r"\1",), "/thread-[0-9]+-post-"),
     _Way("Vanilla", r"(?<=/)(discussion/[0-9]+/[^/]+)/p1\Z", (r"\1",), r"/discussion/[0-9]+/[^/]+/p1\Z"),
-    _Way("Mastodon, Pixelfed", r"(?<=[0-9])/embed\Z", ("",), r"/embed\Z"),
+    # In others' frames.
+    _Way("Mastodon, Pixelfed", r"(?<=/)([^/]*[0-9][^/]*)/embed\Z", (r"\1",), r"/embed\Z"),
+    _Way(
+        "YouTube, Invidious, Pornhub, MEGA",
+        r"(?<=\A/)(?:embed|live|shorts)/([0-9A-Za-z_-]{8,16})\Z",
+        (r"watch?v=\1", r"view_video.php?viewkey=\1", r"file/\1"),
+        "",
+    ),
+    _Way("Dailymotion, Spotify", r"(?<=\A/)embed/(?=[a-z]+/[^/]+\Z)", ("",), r"/embed/[a-z]+/[^/]+\Z"),
+    _Way("Google Drive and Docs", _GOOGLE, (r"/\1/\2\3",), ""),
     _Way("Mastodon", r"(?<=/)users/([^/]+)/statuses/([0-9]+)\Z", (r"@\1/\2",), "/users/[^/]+/statuses/[0-9]"),
     _Way("PeerTube", r"(?<=/)videos/(?:watch|embed)/([^/]+)\Z", (r"w/\1",), "/videos/(?:watch|embed)/"),
     _Way("Moebooru", r"(?<=/)(post/show/[0-9]+)/[^/]+\Z", (r"\1",), "/post/show/[0-9]+/"),
@@ -71,7 +86,11 @@ WAYS = (
 )
 _WAYS = [(beginning_of(way.tells), re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
 
-TELLING = (r"/forum\.php\Z", "/topic,", "/w/[0-9a-f]{8}-", *[way.tells for way in WAYS])
+TELLING = (
+    *(r"/forum\.php\Z", "/topic,", "/w/[0-9a-f]{8}-", f"/d/(?:e/)?{_LONG_NAME}", f"/folders/{_LONG_NAME}"),
+    *(rf"/{way}/[0-9A-Za-z_-]{{8,16}}\Z" for way in ("embed", "live", "shorts")),
+    *[way.tells for way in WAYS if way.tells],
+)
 """Expressions of which each path of a way to a topic has one, behind a slash. SMF's are in queries, too, as
 ``topic=``."""
 _may_be = search_for(TELLING)
@@ -107,6 +126,7 @@ _OWN = [
         (rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)", ""),  # Discourse
         (_DISCUZ, r"thread-\1-\2-1.html"),
         (r"(?<=/post/show/)([0-9]++)/[^/]++\Z", r"\1"),  # Moebooru
+        (_GOOGLE, r"/\1/\2\3"),
         (r"/videos/([0-9]++)/[^/]++/?\Z", r"/embed/\1"),  # Kernel Video Sharing, in others' frames
         (r"/(?:w|videos/watch)/(?=[^/]++\Z)", "/w/"),  # PeerTube
         # Mastodon's interface for programs, which its application and Pixelfed's and Pleroma's ask.
@@ -121,6 +141,7 @@ _OWN = [
 _has_other = search_for(
     (
         *("/t/", "/thread-", "/post/show/", "/videos/", "/w/", "/@", "/p/", "/i/web/", "/notice/", "/__"),
+        *("/d/", "/folders/"),
         r"/index\.php/s/",
     )
 )

@@ -16,7 +16,7 @@ from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header, wrong_lengt
 from urlward.engine.compiler import Compiler
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
-from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
+from urlward.engine.grammar import MAX_LINE, names_in_fragment, parse_line, with_attribute
 from urlward.engine.hosts import is_suffix, too_much
 from urlward.lists.formats import (
     AUTO,
@@ -94,7 +94,8 @@ class Report:
         today: days since 1970-01-01, by which entries are over.
         over: entries whose last day was before it.
         roots: entries of the grammar that block the root page of a host, and nothing else there.
-        wide: the first of the lines that block what no feed can (`urlward.engine.hosts.too_much`).
+        wide: the first of the lines that block what no feed can (`urlward.engine.hosts.too_much`), or more
+            than they name (`urlward.engine.grammar.names_in_fragment`).
         recognised: sources that nobody said a format of, to the one that they were recognised to be of, where
             that is not the grammar.
         likely: the format that the last source with bad lines may be of; empty for none.
@@ -128,9 +129,12 @@ class Report:
             return ""
         return f"{self.roots} of {self.entries} entries are root pages alone: to block a host, write its name"
 
-    def look(self, entry: Entry, name: str, number: int) -> None:
-        """Keep a source's line by its number where its entry blocks too much."""
-        if (reason := too_much(entry)) and len(self.wide) < KEPT_ERRORS:
+    def look(self, entry: Entry, name: str, number: int, line: str) -> None:
+        """Keep a source's line by its number where its entry blocks too much, or more than it names."""
+        reason = too_much(entry)
+        if not reason and "#" in line and names_in_fragment(line):
+            reason = "no request has what is behind #: it blocks the page in front"
+        if reason and len(self.wide) < KEPT_ERRORS:
             self.wide.append(BadLine(name, number, 1, reason))
 
 
@@ -469,10 +473,12 @@ def _read_lines(
                 kind = entry.kind
                 if kind is Kind.PAGE and entry.path == "/" and not entry.allow:
                     roots += 1
-                if kind is Kind.NETWORK or (
-                    (kind is Kind.DOMAIN or entry.subdomains) and is_suffix(entry.host)
+                if (
+                    kind is Kind.NETWORK
+                    or "#" in text
+                    or ((kind is Kind.DOMAIN or entry.subdomains) and is_suffix(entry.host))
                 ):
-                    report.look(entry, name, number)
+                    report.look(entry, name, number, text)
     report.lines += lines
     report.entries += entries
     report.roots += roots
@@ -509,7 +515,7 @@ def _read_part(
                 for entry in entries:
                     compiler.add(entry)
                     report.over += 0 < entry.expires < report.today
-                    report.look(entry, name, each.line)
+                    report.look(entry, name, each.line, each.text)
         last = each.line
     report.ends_with_newline = is_json or stream.ends_with_newline
     progress(before + stream.done)

@@ -19,7 +19,7 @@ from urlward.engine.dates import parse_time, time_text
 from urlward.engine.digest import Key
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
-from urlward.engine.grammar import parse_line
+from urlward.engine.grammar import names_in_fragment, parse_line
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.telling import tells_digest
 from urlward.engine.url import is_address
@@ -130,6 +130,11 @@ def draft(
         UrlwardError: there is no such entry, or a value is not as above.
     """
     category, note, expires = category.strip().lower(), note.strip(), expires.strip()
+    if meant in ("entry", "page") and not allow and names_in_fragment(text):
+        raise UrlwardError(
+            "no request has what is behind #: an entry would block the page in front, and all that it shows;"
+            " to do that, leave # and the rest out"
+        )
     line = _line_of(text.strip(), meant, allow=allow)
     if allow and not line.startswith("@@"):
         line = f"@@{line}"
