@@ -76,3 +76,32 @@ async def test_a_body_of_many_pieces_keeps_nobody_waiting(port: int) -> None:
     assert (await greedy.read()).endswith(b"5000 bytes")
     for each in (modest, greedy):
         each.socket.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses of clients, by request that is answered."""
+    asked: list[str] = []
+    monkeypatch.setattr(Page, "prepare", lambda page: asked.append(page.request.remote_ip))
+    return asked
+
+
+async def test_many_requests_at_once_keep_nobody_waiting(port: int, asked: list[str]) -> None:
+    greedy, modest = [Client(port, GREEDY) for _ in range(40)], Client(port, MODEST)
+    for each in greedy:
+        each.socket.send(b"GET / HTTP/1.1\r\nHost: gateway.example\r\n\r\n" * 20)
+    assert (await modest.asks()).endswith(b"here")
+    assert asked.count(GREEDY) < 20
+    for each in (modest, *greedy):
+        each.socket.close()
+
+
+async def test_requests_of_a_connection_that_is_gone_are_not_answered(port: int, asked: list[str]) -> None:
+    gone, other = Client(port, GREEDY), Client(port, MODEST)
+    gone.socket.send(b"GET / HTTP/1.1\r\nHost: gateway.example\r\n\r\n" * 200)
+    await gone.read()
+    gone.socket.close()  # with answers unread: a reset
+    for _ in range(100):
+        await other.asks()
+    assert asked.count(GREEDY) < 50
+    other.socket.close()

@@ -2,17 +2,18 @@
 process does, such as records.
 
 Where there are too many, the network that has most makes room, by its oldest. So a client that opens
-connections and says nothing keeps out nobody but itself. Nor does one keep others waiting whose body comes in
-very many pieces: between two of them the others have their turn.
+connections and says nothing keeps out nobody but itself. Nor does one keep others waiting that asks for much
+at once, or whose body comes in very many pieces: networks take turns by the request, and by the piece.
 """
 
 import asyncio
 import resource
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
@@ -34,23 +35,51 @@ MOST = 256
 
 
 class _ByTurns(HTTPMessageDelegate):
-    """Message whose body is read by turns: Tornado reads on without a pause while anything has come, which of
-    64 KiB in chunks of one byte takes seconds.
+    """Message that is read by turns: Tornado goes on without a pause while anything has come, which of 64 KiB
+    in chunks of one byte takes seconds, as it does to answer as much of small requests; and it answers these
+    also where their connection has been closed meanwhile.
 
     Args:
         message: that gets what is read.
+        connection: of the request.
+        network: of its client.
+        waiting: how many requests of each network wait for their turn.
     """
 
-    def __init__(self, message: HTTPMessageDelegate) -> None:
+    def __init__(
+        self,
+        message: HTTPMessageDelegate,
+        connection: HTTP1Connection,
+        network: str,
+        waiting: Counter[str],
+    ) -> None:
         self._message = message
+        self._connection = connection
+        self._network = network
+        self._waiting = waiting
         self.finish = message.finish  # type: ignore[method-assign]
         self.on_connection_close = message.on_connection_close  # type: ignore[method-assign]
 
-    def headers_received(
+    async def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        """Called by Tornado."""
-        return self._message.headers_received(start_line, headers)
+    ) -> None:
+        """Called by Tornado, which waits until this returns."""
+        waiting, network, stream = self._waiting, self._network, self._connection.stream
+        waiting[network] += 1
+        try:
+            for _ in range(waiting[network]):
+                if not stream.closed():
+                    await asyncio.sleep(0)
+        finally:
+            waiting[network] -= 1
+            if not waiting[network]:
+                del waiting[network]
+        if stream.closed():
+            self._connection.detach()  # nothing more of it is read
+            return
+        taken = self._message.headers_received(start_line, headers)
+        if taken is not None:
+            await taken
 
     async def data_received(self, chunk: bytes) -> None:
         """Called by Tornado, which waits until this returns."""
@@ -72,6 +101,7 @@ class BoundedServer(HTTPServer):
         super().initialize(*args, **kwargs)
         self._open: dict[IOStream, str] = {}
         """Clients' networks by connection, the oldest first."""
+        self._waiting = Counter[str]()
 
     def listen_at(self, host: str, port: int, held: Held) -> None:
         """Listen at an address, on the sockets that are held where there are some.
@@ -99,4 +129,7 @@ class BoundedServer(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Called by Tornado for each request."""
-        return _ByTurns(super().start_request(server_conn, request_conn))
+        assert isinstance(request_conn, HTTP1Connection)
+        message = super().start_request(server_conn, request_conn)
+        network = self._open.get(request_conn.stream, "")  # none of one that has made room
+        return _ByTurns(message, request_conn, network, self._waiting)
