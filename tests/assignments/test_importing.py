@@ -131,6 +131,7 @@ def test_what_cannot_be_read(sqlite_store: AssignmentStore, tmp_path: Path) -> N
         read(sqlite_store, "csv", tmp_path / "nothing.csv")
     with pytest.raises(AssignmentError, match="Is a directory"):
         read(sqlite_store, "csv", tmp_path)
+    assert in_order(sqlite_store, "kea", [Path()], ReadOptions()) == [Path()]
 
 
 class Tail:

@@ -143,6 +143,10 @@ def test_a_token_of_ones_own(state: Path):
     file.write_text("short")
     with pytest.raises(UrlwardError, match="at least 20"):
         add_person(state, "Ann", "operator", "root", now=NOW, token=file)
+    folder = state.parent / "folder"
+    folder.mkdir(0o755)
+    with pytest.raises(UrlwardError, match=r"not a regular file|Is a directory"):
+        add_person(state, "Ann", "operator", "root", now=NOW, token=folder)
 
 
 def test_what_cannot_be(state: Path):

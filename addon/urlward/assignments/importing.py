@@ -626,7 +626,7 @@ def _root(path: Path) -> str:
 def _kea_files(path: Path) -> list[Path]:
     """All files of a Kea server's leases, in the order in which they tell."""
     file = path.with_suffix("") if path.suffix in _LEFT else path
-    return [*(file.with_name(file.name + added) for added in _LEFT), file]
+    return [*(Path(f"{file}{added}") for added in _LEFT), file]
 
 
 def _is_known(path: Path, known: Sequence[ReadingPosition]) -> bool:

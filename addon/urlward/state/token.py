@@ -1,5 +1,6 @@
 """Token of the dashboard: a file that its owner alone reads, made where there is none."""
 
+import os
 import secrets
 from pathlib import Path
 
@@ -34,9 +35,9 @@ def token_of(path: Path) -> str:
         StateError: not readable.
     """
     try:
-        if path.stat().st_mode & 0o027:
-            raise UrlwardError(f"{path}: others can read it: chmod 600 {path}")
         with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_mode & 0o027:
+                raise UrlwardError(f"{path}: others can read it: chmod 600 {path}")
             token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
     except OSError as e:
         raise unusable(path, e) from e
