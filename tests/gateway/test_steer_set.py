@@ -11,6 +11,7 @@ from gateway.inside import own_network
 from urlward.config import DnsTable, GatewayTable
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import control
+from urlward.gateway import steer_set as steer_set_
 from urlward.gateway.canary import BEAT
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import RulesPlan
@@ -324,6 +325,29 @@ async def test_the_kernel_notices_within_two_seconds_that_no_worker_lives(
     """docs/gateway.md, What happens when; and a worker may miss two beats in a row."""
     assert all(0 < left <= 2 for left in await beaten(steer_set, nft))
     assert 3 * BEAT < ALIVE_FOR <= 2
+
+
+async def test_a_worker_that_the_kernel_has_taken_for_dead_says_so(
+    steer_set: SteerSet, nft: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a reload of others' rules fills a set with hundreds of thousands of elements."""
+    now = 1000.0
+    monkeypatch.setattr(steer_set_, "monotonic", lambda: now)
+    for later in (0.0, ALIVE_FOR):
+        now += later
+        await steer_set.beat()
+    assert caplog.text == ""
+    now += 7.0
+    await steer_set.beat()
+    assert "no word of this worker for 7.0 s" in caplog.text
+    control.down(nft)
+    with pytest.raises(NoTableError):
+        await steer_set.beat()
+    control.up(nft, RulesPlan(GATEWAY, 8080))
+    caplog.clear()
+    now += 7.0
+    await steer_set.beat()
+    assert caplog.text == "", "which others have said"
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -7,6 +7,7 @@ digest, in the comment of a rule that no packet meets.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from ipaddress import IPv4Address, ip_address, ip_network
+from math import inf
 from socket import AF_INET, AF_INET6, inet_ntop
 from time import monotonic
 from typing import Any
@@ -45,6 +47,8 @@ from urlward.gateway.table import (
     SetFullError,
     Setup,
 )
+
+logger = logging.getLogger("urlward.gateway")
 
 type Range = tuple[int, int]
 """First and last address."""
@@ -323,6 +327,8 @@ class SteerSet:
         self._nat64_seen = False
         self._table: bytes | None = None
         """The kernel's number of the table at the last beat."""
+        self._beaten = inf
+        """When the last beat was taken, by the clock of `monotonic`."""
         self._making_room: dict[str, asyncio.Task[bool]] = {}
         self._mirroring: asyncio.Task[None] | None = None
 
@@ -570,7 +576,15 @@ class SteerSet:
             seen = await _in(self._beat_thread, self._beat)
         except NoTableError:
             self.forget()
+            self._beaten = inf
             raise
+        silent, self._beaten = monotonic() - self._beaten, monotonic()
+        if silent > ALIVE_FOR:
+            logger.warning(
+                "the kernel has taken no word of this worker for %.1f s, and took it for dead: the machine "
+                "was busy, or the kernel, as with a large set of another's rules",
+                silent,
+            )
         anew = before not in (None, self._table)
         if anew:
             self.forget()
