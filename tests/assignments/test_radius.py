@@ -166,6 +166,12 @@ UPDATE = "Interim-Update"
              (UPDATE, 600, "anna", PREFIX), (UPDATE, 900, "anna", PREFIX)],
             [(INSIDE, 50, "?anna"), (INSIDE, 150, "?anna carla"), (INSIDE, 700, "anna"), (A, 800, "anna")],
         ),
+        # What was told before is told again.
+        (
+            [("Start", 0, "anna", A), (UPDATE, 300, "anna", A), (UPDATE, 600, "anna", B),
+             (UPDATE, 900, "anna", B), (UPDATE, 600, "anna", B)],
+            [(A, 200, "anna"), (B, 200, ""), (B, 400, "?anna"), (B, 700, "anna")],
+        ),
         # Its old one is another's before it is told to have a new one.
         (
             [("Start", 0, "anna", A), ("Start", 400, "berta", A), (UPDATE, 600, "anna", B),

@@ -538,7 +538,8 @@ class Merger:
                 # The end of what began before, by the same name, need not be read yet, nor who had it then.
                 self._hold_late(key, held, new)
                 return
-            held[_START] = new[_START]
+            # A session need not have had it from its own beginning on.
+            held[_START] = min(held[_START], new[_SEEN] if self._names_all else new[_START])
             self._hold(key, held)
 
     def _follow(self, key: Key, held: Held, new: Held) -> None:
