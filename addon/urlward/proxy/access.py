@@ -27,6 +27,7 @@ from urlward.proxy.passwords import Passwords
 
 PAC_PATHS: Final = (b"/proxy.pac", b"/wpad.dat")
 
+_EXPLICIT = mode_specs.RegularMode | mode_specs.Socks5Mode
 _CHALLENGE = ((b"Proxy-Authenticate", b'Basic realm="urlward", charset="UTF-8"'),)
 _PAC = """\
 function FindProxyForURL(url, host) {
@@ -72,9 +73,12 @@ class Access:
 
     def is_free(self, client: Client) -> bool:
         """Whether a client may be led to what only this machine reaches: where it does not name the
-        destination, or is on this machine."""
-        explicit = isinstance(client.proxy_mode, mode_specs.RegularMode | mode_specs.Socks5Mode)
-        return not explicit or self.table.allow_local or _address(str(client.peername[0])).is_loopback
+        destination, or is on this machine. In a tunnel it writes both addresses itself."""
+        mode = client.proxy_mode
+        tunnel = isinstance(mode, mode_specs.WireGuardMode)
+        if self.table.allow_local or not (tunnel or isinstance(mode, _EXPLICIT)):
+            return True
+        return not tunnel and _address(str(client.peername[0])).is_loopback
 
     def refusal(
         self, head: RequestHead, port: int, client: Client, done: Callable[[], None]
