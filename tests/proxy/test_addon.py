@@ -447,6 +447,18 @@ async def test_a_tunnel_leads_to_nothing_that_only_this_machine_reaches(
         assert (server.error is not None) is refused, (host, client)
 
 
+async def test_socks_leads_to_no_other_port(tctx: taddons.context) -> None:
+    addon = tctx.master.addons.get("urlward")
+    for mode, port, refused in (
+        ("socks5", 25, True),
+        ("socks5", 80, False),
+        ("upstream:http://a", 25, False),
+    ):
+        data = ServerConnectionHookData(Server(address=("203.0.113.10", port)), make_context(mode).client)
+        await addon.server_connect(data)
+        assert (data.server.error is not None) is refused, (mode, port)
+
+
 @pytest.mark.parametrize(("client", "refused"), [("192.0.2.1", True), ("127.0.0.1", False)])
 async def test_a_name_that_leads_elsewhere_once_it_is_connected_to(
     addon: Urlward, client: str, refused: bool

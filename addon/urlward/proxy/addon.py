@@ -660,7 +660,8 @@ class Urlward:
             if (literal := as_address(host)) and is_inside(literal) and not self.access.is_free(data.client):
                 server.error = _OUT_OF_REACH
             return
-        if "\\" in host:  # by which the system's resolver escapes letters, as in `SocksHandshake`
+        refuses = isinstance(mode, mode_specs.Socks5Mode) and not self.access.takes_tunnel(port)
+        if refuses or "\\" in host:  # by which the system's resolver escapes letters, as in `SocksHandshake`
             server.error = _OUT_OF_REACH
             return
         if literal := as_address(host):
