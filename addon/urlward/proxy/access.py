@@ -7,6 +7,7 @@ LDAP client.
 import asyncio
 import binascii
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Literal
@@ -208,9 +209,12 @@ class Authentication:
             self._admitted.add(flow.client_conn)
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Check the credentials of a request, if it is for the proxy."""
+        """Check the credentials of a request, if it is for the proxy; answer one that asks it for itself."""
         explicit = mode_specs.RegularMode | mode_specs.UpstreamMode
-        if isinstance(flow.client_conn.proxy_mode, explicit) and flow.client_conn not in self._admitted:
+        if flow.metadata.get("urlward") == "own" and not flow.response:
+            head = replace(head_of(flow.request), target=flow.request.data.path)
+            answer_now(flow, self._urlward.access.own(head))
+        elif isinstance(flow.client_conn.proxy_mode, explicit) and flow.client_conn not in self._admitted:
             await self._takes(flow)
 
     async def _takes(self, flow: http.HTTPFlow) -> bool:
