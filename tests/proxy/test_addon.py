@@ -8,7 +8,7 @@ from importlib import import_module
 from inspect import iscoroutinefunction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import Mock, patch
 
 import pytest
@@ -27,8 +27,10 @@ from mitmproxy.tls import TlsData
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
 from urlward import lasting
+from urlward.config import ProxyTable
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.learn import Match
+from urlward.proxy.access import Access
 from urlward.proxy.addon import Urlward
 from urlward.proxy.layers import (
     CloseLayer,
@@ -422,6 +424,39 @@ async def test_the_filter_does_not_connect_to_itself(tctx: taddons.context) -> N
         data.client.peername = (client, 1234)
         await addon.server_connect(data)
         assert (data.server.error is not None) is refused, (host, port, client)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_tunnel_leads_to_nothing_that_only_this_machine_reaches(
+    tctx: taddons.context, protocol: Literal["tcp", "udp"], allowed: bool
+) -> None:
+    """No kernel is between that would drop what is sent there, or says that it comes from there."""
+    addon = tctx.master.addons.get("urlward")
+    addon.access = Access(ProxyTable(allow_local=allowed))
+    for host, client, refused in (
+        ("127.0.0.1", "10.0.0.1", not allowed),
+        ("127.0.0.1", "127.0.0.1", not allowed),
+        ("169.254.169.254", "10.0.0.1", not allowed),
+        ("203.0.113.10", "10.0.0.1", False),
+    ):
+        server = Server(address=(host, 8081), transport_protocol=protocol)
+        data = ServerConnectionHookData(server, make_context("wireguard").client)
+        data.client.peername = (client, 1234)
+        await addon.server_connect(data)
+        assert (server.error is not None) is refused, (host, client)
+
+
+async def test_socks_leads_to_no_other_port(tctx: taddons.context) -> None:
+    addon = tctx.master.addons.get("urlward")
+    for mode, port, refused in (
+        ("socks5", 25, True),
+        ("socks5", 80, False),
+        ("upstream:http://a", 25, False),
+    ):
+        data = ServerConnectionHookData(Server(address=("203.0.113.10", port)), make_context(mode).client)
+        await addon.server_connect(data)
+        assert (data.server.error is not None) is refused, (mode, port)
 
 
 @pytest.mark.parametrize(("client", "refused"), [("192.0.2.1", True), ("127.0.0.1", False)])

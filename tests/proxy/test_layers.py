@@ -1,6 +1,7 @@
 """The layers, events in and commands out; what sockets do to them is in tests/e2e."""
 
 import gc
+from types import SimpleNamespace
 
 import h2.config
 import h2.connection
@@ -14,6 +15,9 @@ from proxy.driver import Driver, make_context, nobody, refused
 from proxy.test_guard import broken, guard
 from proxy.test_http_layer import relay_layer
 from proxy.test_names import to
+from urlward.config import ProxyTable
+from urlward.config.proxy import PacTable
+from urlward.proxy.access import Access, Authentication
 from urlward.proxy.layers import (
     MAX_HEAD,
     CloseLayer,
@@ -220,6 +224,30 @@ def test_connect() -> None:
     driver.receive(b"CONNECT plain.example:443 HTTP/1.1\r\n\r\n")
     assert driver.to_client.startswith(b"HTTP/1.1 200 ")
     assert driver.opened == []
+
+
+@pytest.mark.parametrize("mode", [HTTPMode.regular, HTTPMode.upstream])
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [("GET /proxy.pac?x", b"200 OK"), ("GET /", b"400 Bad Request"), ("GET http://plain.example/", b"")],
+)
+def test_the_proxys_own_pages(mode: HTTPMode, request_line: str, status: bytes) -> None:
+    """A browser without the file goes past the filter."""
+    access = Access(ProxyTable(pac=PacTable(proxies=["proxy.example:8080"])))
+    own = Authentication(SimpleNamespace(access=access))
+
+    def ask(command: commands.StartHook) -> None:
+        stream_bodies(command)
+        if command.name == "requestheaders":
+            with pytest.raises(StopIteration):
+                own.requestheaders(command.flow).send(None)  # type: ignore[attr-defined]
+
+    context = make_context("upstream:http://next.example" if mode is HTTPMode.upstream else "regular")
+    driver = Driver(WardHttpLayer(context, mode, guard(), Live(), nobody), on_hook=ask)
+    driver.receive(f"{request_line} HTTP/1.1\r\nHost: proxy.example:8080\r\n\r\n".encode())
+    assert driver.to_client.startswith(b"HTTP/1.1 " * bool(status) + status)
+    assert bool(driver.opened) is not bool(status)
+    assert (b"FindProxyForURL" in driver.to_client) is (status == b"200 OK")
 
 
 def test_another_addons_answer_to_a_streamed_request() -> None:

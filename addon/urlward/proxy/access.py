@@ -7,6 +7,7 @@ LDAP client.
 import asyncio
 import binascii
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Literal
@@ -27,6 +28,7 @@ from urlward.proxy.passwords import Passwords
 
 PAC_PATHS: Final = (b"/proxy.pac", b"/wpad.dat")
 
+_EXPLICIT = mode_specs.RegularMode | mode_specs.Socks5Mode
 _CHALLENGE = ((b"Proxy-Authenticate", b'Basic realm="urlward", charset="UTF-8"'),)
 _PAC = """\
 function FindProxyForURL(url, host) {
@@ -72,9 +74,12 @@ class Access:
 
     def is_free(self, client: Client) -> bool:
         """Whether a client may be led to what only this machine reaches: where it does not name the
-        destination, or is on this machine."""
-        explicit = isinstance(client.proxy_mode, mode_specs.RegularMode | mode_specs.Socks5Mode)
-        return not explicit or self.table.allow_local or _address(str(client.peername[0])).is_loopback
+        destination, or is on this machine. In a tunnel it writes both addresses itself."""
+        mode = client.proxy_mode
+        tunnel = isinstance(mode, mode_specs.WireGuardMode)
+        if self.table.allow_local or not (tunnel or isinstance(mode, _EXPLICIT)):
+            return True
+        return not tunnel and _address(str(client.peername[0])).is_loopback
 
     def refusal(
         self, head: RequestHead, port: int, client: Client, done: Callable[[], None]
@@ -204,9 +209,12 @@ class Authentication:
             self._admitted.add(flow.client_conn)
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Check the credentials of a request, if it is for the proxy."""
+        """Check the credentials of a request, if it is for the proxy; answer one that asks it for itself."""
         explicit = mode_specs.RegularMode | mode_specs.UpstreamMode
-        if isinstance(flow.client_conn.proxy_mode, explicit) and flow.client_conn not in self._admitted:
+        if flow.metadata.get("urlward") == "own" and not flow.response:
+            head = replace(head_of(flow.request), target=flow.request.data.path)
+            answer_now(flow, self._urlward.access.own(head))
+        elif isinstance(flow.client_conn.proxy_mode, explicit) and flow.client_conn not in self._admitted:
             await self._takes(flow)
 
     async def _takes(self, flow: http.HTTPFlow) -> bool:

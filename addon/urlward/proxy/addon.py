@@ -653,10 +653,15 @@ class Urlward:
         ):
             # mitmproxy finds no OpenSSL words, as `ciphers_server` has them, in QUIC.
             server.cipher_list = _QUIC_CIPHERS
-        if server.address is None or server.transport_protocol != "tcp" or guard is None:
+        if server.address is None or guard is None:
             return
         host, port = server.address[:2]
-        if "\\" in host:  # by which the system's resolver escapes letters, as in `SocksHandshake`
+        if server.transport_protocol != "tcp":
+            if (literal := as_address(host)) and is_inside(literal) and not self.access.is_free(data.client):
+                server.error = _OUT_OF_REACH
+            return
+        refuses = isinstance(mode, mode_specs.Socks5Mode) and not self.access.takes_tunnel(port)
+        if refuses or "\\" in host:  # by which the system's resolver escapes letters, as in `SocksHandshake`
             server.error = _OUT_OF_REACH
             return
         if literal := as_address(host):

@@ -162,7 +162,9 @@ class WardHttpStream(Carried, mitm.HttpStream):
     def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
         """mitmproxy's own checks; the first thing that happens to a flow, which is marked as decided on."""
         if request:
-            self.flow.metadata["urlward"] = "passed"
+            # What names no host is asked of the proxy; mitmproxy would lead it to where the Host field says.
+            of_proxy = self.mode is not mitm.HTTPMode.transparent and not self.flow.request.host
+            self.flow.metadata["urlward"] = "own" if of_proxy else "passed"
         return (yield from super().check_invalid(request))
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
