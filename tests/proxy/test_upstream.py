@@ -39,10 +39,13 @@ class Attempt:
         self.found: list[tuple[socket.socket | None, OSError | None]] = []
         self.shortages: list[OSError] = []
         poller = running_loop().poller
-        self.opening = Opening(
-            poller, Share(), addresses, lambda *found: self.found.append(found), self.shortages.append, local
-        )
+        self.opening = Opening(poller, Share(), addresses, self._done, self.shortages.append, local)
         self.opening.start()
+
+    def _done(self, sock: socket.socket | None, error: OSError | None) -> None:
+        if sock is not None:
+            running_loop().poller.forget(sock.fileno())
+        self.found.append((sock, error))
 
     async def outcome(self, *, keep: bool = False) -> tuple[socket.socket | None, OSError | None]:
         await until(lambda: self.found)
@@ -104,6 +107,24 @@ async def test_an_address_that_does_not_answer(stack: ExitStack, first: str) -> 
     attempt = Attempt(*before, answering)
     one, _ = await attempt.outcome()
     assert one is not None
+
+
+async def test_a_connection_is_closed_where_a_fault_keeps_it_from_being_taken() -> None:
+    faults: list[Any] = []
+    loop = running_loop()
+    loop.set_exception_handler(lambda _, found: faults.append(found["exception"]))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Opening(loop.poller, Share(), [server.getsockname()], fail, fail).start()
+        server.setblocking(False)
+        one, _ = await loop.sock_accept(server)
+    with one:
+        async with asyncio.timeout(60):
+            assert await loop.sock_recv(one, 1) == b""
+    assert [type(each) for each in faults] == [RuntimeError]
 
 
 async def test_an_event_that_was_of_another_socket_connects_none(stack: ExitStack) -> None:

@@ -242,7 +242,9 @@ class Opening:
                 one.getpeername()
             except OSError:
                 return  # under way: told of what had its number before, which a child may yet hold
-        del self._pending[one.fileno()]
+        if self._pending.pop(one.fileno(), None) is None:
+            self._close(one)  # whoever was given it has failed, and would be told of it for ever
+            return
         if not code:
             self._finish(one)
             return
