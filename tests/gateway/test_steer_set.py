@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from conftest import until
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import DnsTable, GatewayTable
@@ -327,10 +328,24 @@ async def test_the_kernel_notices_within_two_seconds_that_no_worker_lives(
     assert 3 * BEAT < ALIVE_FOR <= 2
 
 
+async def test_signs_of_life_while_no_transaction_is_taken(
+    steer_set: SteerSet, nft: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a reload of others' rules fills a set with hundreds of thousands of elements."""
+    ends = threading.Event()
+    monkeypatch.setattr(steer_set, "_beat", lambda: ends.wait(60) and False)
+    beat = asyncio.get_running_loop().create_task(steer_set.beat())
+    try:
+        await until(lambda: all(nft.left("alive", bytes([protocol])) for protocol in (6, 17)), "the signs")
+        assert nft.changes == 0
+    finally:
+        ends.set()
+    assert not await beat
+
+
 async def test_a_worker_that_the_kernel_has_taken_for_dead_says_so(
     steer_set: SteerSet, nft: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where a reload of others' rules fills a set with hundreds of thousands of elements."""
     now = 1000.0
     monkeypatch.setattr(steer_set_, "monotonic", lambda: now)
     for later in (0.0, ALIVE_FOR):
@@ -339,7 +354,7 @@ async def test_a_worker_that_the_kernel_has_taken_for_dead_says_so(
     assert caplog.text == ""
     now += 7.0
     await steer_set.beat()
-    assert "no word of this worker for 7.0 s" in caplog.text
+    assert "no sign of life of this worker for 7.0 s" in caplog.text
     control.down(nft)
     with pytest.raises(NoTableError):
         await steer_set.beat()

@@ -52,6 +52,7 @@ from urlward.gateway.system import (
 )
 from urlward.gateway.table import (
     ALIVE,
+    ALIVE_FOR,
     BOTH_PROTOCOLS,
     CANARY,
     CONTESTED,
@@ -64,13 +65,14 @@ from urlward.gateway.table import (
     MARK,
     NAT64_SEEN,
     SETUP,
+    SIGN,
     STEERED,
     Setup,
 )
 
 _CHAINS = (
     *("prerouting_raw", "prerouting", "output", "postrouting", "forward", "input", "clamp_in", "clamp_out"),
-    *("prerouting_names", "output_names", "asked", "shortcuts"),
+    *("prerouting_names", "output_names", "asked", "shortcuts", "signs"),
     *(
         "questions",
         "floods",
@@ -107,6 +109,9 @@ _ASKING_MOST, _ASKING_FOR = 65_536, 60
 
 PASSING = frozenset(f"{name}{n}" for name in ("told", "asking") for n in (4, 6))
 """Sets that the kernel fills for a minute, and nothing is lost with."""
+
+_ALIVE_MOST = 64
+"""Elements of `ALIVE`: more than two, since the kernel clears away late what has expired."""
 
 _NAT64_FOR = 7 * 86_400
 """Seconds that NAT64 is taken to be in use after a connection that has shown it."""
@@ -225,6 +230,10 @@ def rules(plan: RulesPlan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         setup_chain=SETUP,
         listed_chain=LISTED_DIGEST,
         zone=_ZONE,
+        sign=SIGN,
+        protocols=BOTH_PROTOCOLS,
+        alive=ALIVE,
+        alive_for=ALIVE_FOR,
         asked_at_most=ASKED_AT_MOST,
         nat64=", ".join(map(str, collapse_addresses(Nat64(gateway.nat64).prefixes))),
         kept=gateway.keep_source,
@@ -305,7 +314,8 @@ def _definitions(gateway: GatewayTable) -> Iterator[SetDefinition]:
         yield SetDefinition(name, f"ipv{n}_addr", "interval")
     yield SetDefinition(CANARY, "mark", "timeout")
     yield SetDefinition(NAT64_SEEN, "inet_proto", "timeout,dynamic", len(BOTH_PROTOCOLS), _NAT64_FOR)
-    for name in (ALIVE, CUTTING, CUT_LISTED, CONTESTED):
+    yield SetDefinition(ALIVE, "inet_proto", "timeout,dynamic", _ALIVE_MOST)
+    for name in (CUTTING, CUT_LISTED, CONTESTED):
         yield SetDefinition(name, "inet_proto", "timeout")
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import blake2b
 from ipaddress import IPv4Address, ip_address, ip_network
 from math import inf
-from socket import AF_INET, AF_INET6, inet_ntop
+from socket import AF_INET, AF_INET6, SO_MARK, SOCK_DGRAM, SOL_SOCKET, inet_ntop, socket
 from time import monotonic
 from typing import Any
 
@@ -30,6 +30,7 @@ from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import Address, Steerable, plain, with_forms
 from urlward.gateway.table import (
     ALIVE,
+    ALIVE_FOR,
     BOTH_PROTOCOLS,
     CANARY,
     CUT,
@@ -41,6 +42,7 @@ from urlward.gateway.table import (
     LISTED_DIGEST,
     NAT64_SEEN,
     SETUP,
+    SIGN,
     STEERED,
     NftError,
     NoTableError,
@@ -55,8 +57,8 @@ type Range = tuple[int, int]
 
 _LISTED_A_COMMAND = 2_000
 
-ALIVE_FOR = 2
-"""Seconds that the kernel takes a worker to live after its last `SteerSet.beat`."""
+_SIGNS = 0.5
+"""Seconds between two signs of life while no transaction is taken."""
 
 _LONGER = 120
 """Seconds that an element stays beyond what was asked for; so long it needs no renewal."""
@@ -328,7 +330,7 @@ class SteerSet:
         self._table: bytes | None = None
         """The kernel's number of the table at the last beat."""
         self._beaten = inf
-        """When the last beat was taken, by the clock of `monotonic`."""
+        """When the last sign of life was taken, by the clock of `monotonic`."""
         self._making_room: dict[str, asyncio.Task[bool]] = {}
         self._mirroring: asyncio.Task[None] | None = None
 
@@ -572,19 +574,18 @@ class SteerSet:
             NftError: the kernel refused.
         """
         before = self._table
+        work = asyncio.get_running_loop().run_in_executor(self._beat_thread, self._beat)
         try:
-            seen = await _in(self._beat_thread, self._beat)
+            while not (await asyncio.wait((work,), timeout=_SIGNS))[0]:
+                self._sign()
+            seen = work.result()
         except NoTableError:
             self.forget()
             self._beaten = inf
             raise
-        silent, self._beaten = monotonic() - self._beaten, monotonic()
-        if silent > ALIVE_FOR:
-            logger.warning(
-                "the kernel has taken no word of this worker for %.1f s, and took it for dead: the machine "
-                "was busy, or the kernel, as with a large set of another's rules",
-                silent,
-            )
+        finally:
+            work.cancel()
+        self._lives()
         anew = before not in (None, self._table)
         if anew:
             self.forget()
@@ -600,6 +601,23 @@ class SteerSet:
             NftError: it does not say.
         """
         return bool(await _in(self._beat_thread, lambda: self._beat_nft.left(*_ALIVE)))
+
+    def _sign(self) -> None:
+        """Show that this worker lives by a datagram, which the rules take and drop: as long as another's
+        transaction goes on, with hundreds of thousands of elements, no other is begun."""
+        with suppress(OSError), socket(AF_INET, SOCK_DGRAM) as one:
+            one.setsockopt(SOL_SOCKET, SO_MARK, SIGN)
+            try:
+                one.sendto(b"", ("127.0.0.1", SIGN))
+            except PermissionError:  # so a packet is dropped that its sender is told of
+                self._lives()
+
+    def _lives(self) -> None:
+        silent, self._beaten = monotonic() - self._beaten, monotonic()
+        if silent > ALIVE_FOR:
+            logger.warning(
+                "the kernel has had no sign of life of this worker for %.1f s: the machine was busy", silent
+            )
 
     def _beat(self) -> bool:
         """Renew this worker's sign of life; returns whether clients now reach IPv4 by NAT64."""

@@ -31,6 +31,12 @@ CUT = ("cut4", "cut6")
 ALIVE = "alive"
 """Holds TCP and UDP, by number, while a worker lives."""
 
+ALIVE_FOR = 2
+"""Seconds that the kernel takes a worker to live after its last sign of life."""
+
+SIGN = 21365
+"""Mark and port of a datagram that is a sign of life: only who may change rules can mark one."""
+
 NAT64_SEEN = "nat64"
 """Holds TCP and UDP, by number, once a client has reached for IPv4 by NAT64: the kernel puts them there."""
 

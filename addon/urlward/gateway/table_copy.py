@@ -30,7 +30,7 @@ from urlward.gateway.netlink import (
     text,
     text_of,
 )
-from urlward.gateway.table import CONTESTED, LISTED, LISTED_DIGEST, SETUP, TABLE, NftError, Setup
+from urlward.gateway.table import ALIVE, CONTESTED, LISTED, LISTED_DIGEST, SETUP, TABLE, NftError, Setup
 
 _A_MESSAGE = 60_000
 """Bytes of elements in one; an attribute has 65,535 at most."""
@@ -179,8 +179,8 @@ class TableCopy:
 
     def _apply_elements(self, body: bytes, *, new: bool) -> None:
         name, now = _set_of(body), monotonic()
-        if self._sets.get(name, (b"", 0))[1] & _EVAL_FLAG:
-            return  # filled by packets, for seconds
+        if name != ALIVE and self._sets.get(name, (b"", 0))[1] & _EVAL_FLAG:
+            return  # filled by packets alone, for seconds
         its = self.elements.setdefault(name, {})
         for key, left, more in set_elements(body):
             if not new:
