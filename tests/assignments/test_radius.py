@@ -136,7 +136,7 @@ PREFIX, INSIDE = "2001:db8:0:7::/64", "2001:db8:0:7::5"
 UPDATE = "Interim-Update"
 
 
-@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("every", [1, 3, 100])
 @pytest.mark.parametrize(
     ("records", "answers"),
     [
@@ -166,6 +166,13 @@ UPDATE = "Interim-Update"
              (UPDATE, 600, "anna", PREFIX), (UPDATE, 900, "anna", PREFIX)],
             [(INSIDE, 50, "?anna"), (INSIDE, 150, "?anna carla"), (INSIDE, 700, "anna"), (A, 800, "anna")],
         ),
+        # And it gets that again.
+        (
+            [("Start", 0, "anna", A), ("Start", 400, "berta", A), ("Stop", 500, "berta", A),
+             (UPDATE, 600, "anna", B), (UPDATE, 900, "anna", A), ("Stop", 1000, "anna", A)],
+            [(A, 450, "berta"), (A, 550, ""), (A, 700, "?anna"), (A, 950, "anna"), (B, 550, "?anna"),
+             (B, 700, "?anna")],
+        ),
         # What was told before is told again.
         (
             [("Start", 0, "anna", A), (UPDATE, 300, "anna", A), (UPDATE, 600, "anna", B),
@@ -192,17 +199,17 @@ def test_addresses_that_change_within_a_session(
     tmp_path: Path,
     records: list[tuple[str, int, str, str]],
     answers: list[tuple[str, int, str]],
-    at_once: bool,
+    every: int,
 ) -> None:
     """All that a record says is when its session began, as networks without wires have it."""
     log = Log(sqlite_store, tmp_path / "detail", "detail")
-    for status, seconds, user, address in records:
+    for number, (status, seconds, user, address) in enumerate(records, 1):
         more = {"Framed_IP_Address": address} if address != PREFIX else {}
         more |= {"Framed_IP_Address": "", "Delegated_IPv6_Prefix": PREFIX} if address == PREFIX else {}
         begun = min((each[1] for each in records if each[0] == "Start" and each[2] == user), default=0)
         took = None if status == "Start" else seconds - begun
         log.write(written(status, seconds, user, took, Acct_Session_Id=user, **more))
-        if not at_once:
+        if number % every == 0:
             log.read(seconds + 1)
     log.read(2000)
     for address, seconds, expected in answers:

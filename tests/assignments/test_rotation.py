@@ -574,6 +574,14 @@ type Told = tuple[str, int, str, str]
             [(A, 200, "?anna"), (A, 500, "?anna berta"), (A, 1100, ""), (B, 100, "?anna"), (B, 500, "?anna"),
              (B, 1100, "")],
         ),
+        # It had another for a while in the gap alone.
+        (
+            [("Start", 0, "zoe", "203.0.113.8")],
+            [("Start", 200, "anna", A), ("Interim-Update", 300, "anna", B),
+             ("Interim-Update", 400, "anna", A)],
+            [("Interim-Update", 900, "anna", A)],
+            [(B, 250, "?anna"), (B, 350, "?anna"), (B, 450, ""), (A, 250, "?anna")],
+        ),
         # It had another before, and others in turn in the gap and behind.
         (
             [("Start", 0, "anna", A)],

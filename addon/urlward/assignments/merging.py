@@ -93,8 +93,9 @@ class Merger:
         """Span of the gaps that are filled, in ms."""
         self._behind: dict[Key, list[Held]] = {}
         """What has ended and began in them, as is told behind them."""
-        self._were: set[str] = set()
-        """Sessions that were there before them."""
+        self._were: dict[str, int] = {}
+        """When something was said last of sessions that were there before, in ms; or when the first of them
+        began."""
         self._denied: dict[int, tuple[Key, Held, int]] = {}
         """What sessions had in them by what is told on both sides, and had not by what is told in them."""
         self._told: dict[tuple[Key, str], bool] = {}
@@ -161,7 +162,8 @@ class Merger:
                     there = self._denied_by(some)
                     begun = [there.get((one[0], one[2]), [0, 0, one[4]])[_START] for one in some]
                     some = [(*one[:4], start, *one[5:]) for one, start in zip(some, begun, strict=True)]
-                    last = self._filled[0] if session in self._were else seen
+                    last = min(self._were.get(session, seen), seen)
+                    self._were[session] = seen
                 if last < seen:
                     some = [*self._begun_later(some, there, last)]
                 if seen < self._filled[1]:
@@ -196,7 +198,7 @@ class Merger:
                     continue
                 if 0 < start <= one[_START] + SESSIONS_APART and length_of(one[_NETWORK]) in kinds:
                     if one[_START] <= self._filled[0]:
-                        self._were.add(session)
+                        self._were.setdefault(session, self._filled[0])
                     if one[_START] <= seen < one[_END]:
                         there[key] = one
                         if key not in keys:
@@ -253,7 +255,8 @@ class Merger:
         """A record, of whose session something was said at an earlier time, without what is new in it."""
         for sighting in record:
             place, network, first, port, start, end, seen, subscriber, session, said = sighting
-            if (place, first) in there or start >= seen:
+            had = there.get((place, first))
+            if (had is not None and had[_END] > seen) or start >= seen:
                 yield sighting
                 continue
             self._end((place, first), [network, port, last, seen, 0, Ending.MOVED, subscriber, session])
@@ -398,7 +401,7 @@ class Merger:
             self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD, Ending.MOVED)
         ):
             if held[_ENDING] == Ending.MOVED:
-                self._were.add(held[_SESSION])
+                self._were[held[_SESSION]] = since
                 continue
             if self._names_all and held[_SESSION]:
                 self._note(key, held)
