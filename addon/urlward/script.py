@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import ctx
+from mitmproxy import ctx, exceptions
 
 from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
@@ -50,6 +50,9 @@ class Script(Urlward):
             config = read_config(Path(ctx.options.urlward_config)) if ctx.options.urlward_config else Config()
         except UrlwardError:  # which is told where it is read for all else
             return set()
+        if config.proxy.users is not None and not getattr(ctx.options, "proxyauth", None):
+            text = "proxy.users: `urlward run` asks for passwords; here set proxyauth, or anybody gets in"
+            raise exceptions.OptionsError(f"urlward: {text}")
         self._of_file = {
             each.option: for_addon(getattr(config, each.name))
             for each in OF_ADDON

@@ -644,6 +644,24 @@ async def test_the_script_takes_what_no_option_says_from_the_configuration(
     assert "urlward_intercpt: no such option" in caplog.text
 
 
+def test_in_mitmproxys_tools_nobody_gets_in_whose_password_is_not_asked_for(tmp_path: Path) -> None:
+    from mitmproxy.addons.proxyauth import ProxyAuth
+
+    from urlward.script import Script
+
+    (tmp_path / "list.txt").write_text(LIST)
+    config = tmp_path / "urlward.toml"
+    config.write_text('list = ["list.txt"]\n[proxy]\nusers = "users"\n')
+    script = Script()
+    with taddons.context(Proxyserver(), NextLayer(), ProxyAuth(), script) as tctx:
+        with pytest.raises(exceptions.OptionsError, match="set proxyauth"):
+            tctx.configure(script, urlward_config=str(config))
+        tctx.options.proxyauth = "a:b"
+        tctx.configure(script, urlward_config=str(config))
+        assert script.keeper is not None
+        script.done()
+
+
 @pytest.mark.parametrize(
     ("text", "learns"),
     [
