@@ -38,6 +38,25 @@ async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
     await rig.settled()
 
 
+@pytest.mark.parametrize(("kind", "name"), [(Session, "close_server"), (HttpRelay, "closed")])
+async def test_a_fault_at_the_end_keeps_no_connection_in_mind(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: type, name: str
+) -> None:
+    await rig.start(answer)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    assert await reader.readexactly(len(OK)) == OK
+    done = getattr(kind, name)
+
+    def fail(*_: object) -> None:
+        monkeypatch.setattr(kind, name, done)
+        raise RuntimeError
+
+    monkeypatch.setattr(kind, name, fail)
+    reset(writer)
+    await rig.settled()
+
+
 async def test_every_byte_by_itself(rig: Rig) -> None:
     await rig.start(answer)
     reader, writer = await rig.connect()

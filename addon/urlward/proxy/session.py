@@ -832,14 +832,14 @@ class Session(HttpEnds, Member):
         connection.forget()
         if connection is self._client:
             self._over = True
-            self.close_server()
+            self._attempt(self.close_server)
         elif connection is self._server:
             self._server = None
             self.send_server = nothing
             self._attempt(self._server_lost, connection)
         if self._over:
             if isinstance(self._relay, Http2 | HttpRelay):
-                self._relay.closed()
+                self._attempt(self._relay.closed)
             if self._server is None:
                 # Not before: what the origin still has to take has its time limits.
                 self._mode.addon.live.discard(self)
