@@ -32,9 +32,9 @@ from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import BEAT, canary_of
 from urlward.gateway.conntrack import Conntrack
 from urlward.gateway.rules import check_modes
-from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
+from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.system import own_addresses
-from urlward.gateway.table import NftError, NoTableError
+from urlward.gateway.table import ALIVE_FOR, NftError, NoTableError
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.settings import hook_address
