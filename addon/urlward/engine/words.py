@@ -7,14 +7,15 @@ dot. Nearly all paths have none of these, so that one look at them spares all ot
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-_LETTER = re.compile(r"(?:[0-9A-Za-z_\-]|\\\.)(?![?*+{])").match
+_EITHER = re.compile(r"\(\?:([^()\[\]]+)\)(?![?*+{])(.*)").fullmatch
+_LETTER = re.compile(r"(?:[0-9A-Za-z_@\-]|\\\.)(?![?*+{])").match
 _BEGINNING = re.compile(r"(?:(?:[0-9A-Za-z_\-/]|\\\.)(?![?*+{]))+").match
 
 
 def any_of(expressions: Iterable[str]) -> str:
     """Expression of any of several, by their first letters: behind most slashes is none, which shows soon."""
     of_letter: dict[str, list[str]] = {}
-    for expression in dict.fromkeys(expressions):
+    for expression in dict.fromkeys(each for one in expressions for each in _apart(one)):
         letter = _LETTER(expression)
         first = letter[0] if letter else ""
         of_letter.setdefault(first, []).append(expression[len(first) :])
@@ -22,6 +23,12 @@ def any_of(expressions: Iterable[str]) -> str:
         f"{first}(?:{any_of(rests)})" if first and len(rests) > 1 else "|".join([first + r for r in rests])
         for first, rests in of_letter.items()
     )
+
+
+def _apart(expression: str) -> list[str]:
+    """The expressions, each with a letter of its own, of one that begins with several words."""
+    either = _EITHER(expression)
+    return [f"{word}{either[2]}" for word in either[1].split("|")] if either else [expression]
 
 
 def behind(mark: str, words: Sequence[str]) -> str:
