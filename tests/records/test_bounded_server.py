@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from tornado.netutil import bind_sockets
@@ -105,3 +106,13 @@ async def test_requests_of_a_connection_that_is_gone_are_not_answered(port: int,
         await other.asks()
     assert asked.count(GREEDY) < 50
     other.socket.close()
+
+
+async def test_a_long_head_is_refused(port: int, asked: list[str]) -> None:
+    """Tornado takes 33 ms for one of 64 KiB."""
+    client = Client(port, GREEDY)
+    client.socket.send(b"GET / HTTP/1.1\r\nHost: gateway.example\r\n" + b"a:\r\n" * 10_000 + b"\r\n")
+    with suppress(ConnectionResetError):
+        assert await client.read() == b""
+    assert not asked
+    client.socket.close()

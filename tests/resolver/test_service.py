@@ -64,6 +64,24 @@ async def test_long_answers_are_looked_at_by_turns(rig: Rig, upstream: Upstream)
     assert rounds == [(1, 0), (1, 1), (2, 1), (3, 1)]
 
 
+async def test_answers_are_steered_by_turns(rig: Rig, upstream: Upstream) -> None:
+    """A client that asked for 3,000 names of a listed host in a second kept all others from an answer."""
+    upstream.answer = lambda _: None
+    ours, theirs = Asker(), Asker("192.0.2.8")
+    for n in range(100):
+        rig.service.ask(wire(f"n{n}.blocked.example"), ours)
+    rig.service.ask(wire("theirs.blocked.example"), theirs)
+    for asked in list(rig.service._under_way[False].values()):
+        response = dns.message.make_response(dns.message.from_wire(asked.query))
+        response.answer.append(dns.rrset.from_text(response.question[0].name, 60, "IN", "A", "192.0.2.1"))
+        rig.forwarders[0]._finish(asked, response.to_wire())
+    while not theirs.answers:
+        await asyncio.sleep(0)
+    assert len(ours.answers) < 20
+    await until(lambda: len(ours.answers) == 100)
+    assert not any(ours.codes)
+
+
 @pytest.mark.parametrize("is_answered", [True, False])
 async def test_an_answer_for_many_is_sent_by_turns(rig: Rig, upstream: Upstream, is_answered: bool) -> None:
     """Whoever has as many addresses had thousands ask the same, and all else wait for a tenth of a second."""

@@ -8,7 +8,7 @@ where no list says anything of its names. Otherwise the addresses are steered fi
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import islice
@@ -127,8 +127,8 @@ class QueryService:
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
         """Responses pending by address and network, over UDP and over TCP."""
         self._owed = 0
-        self._later: dict[str, deque[tuple[Asked, bytes | None]]] = {}
-        """Answers that are long, or for many, and yet to be looked at, by the networks of who has asked."""
+        self._later: dict[str, deque[tuple[Asked, Callable[[Asked], None]]]] = {}
+        """Work on answers that takes long, by the networks of who has asked."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, query: bytes, client: QueryClient, *, tcp: bool = False) -> bool:
@@ -190,28 +190,32 @@ class QueryService:
         """A resolver has responded, or none has."""
         if len(asked.clients) <= TOGETHER and (data is None or len(data) <= PAYLOAD):
             self._take(asked, data)
-            return
+        else:
+            self._do_later(asked, lambda some: self._take(some, data))
+
+    def _do_later(self, asked: Asked, work: Callable[[Asked], None]) -> None:
+        """Work on an answer that is long, for many or to be steered in the turn of who has asked."""
         # Who asks from here on is none of those that this answer is for.
-        del self._under_way[asked.tcp][asked.query[2:]]
+        self._forget(asked)
         if not self._later:
             asyncio.get_running_loop().call_soon(self._next_of_later)
         network = network_of(next(iter(asked.clients.values())).host)
-        self._later.setdefault(network, deque()).append((asked, data))
+        self._later.setdefault(network, deque()).append((asked, work))
 
     def _next_of_later(self) -> None:
-        """Look at one answer in a round of the loop, of each network in turn: each takes milliseconds where
+        """Work on one answer in a round of the loop, of each network in turn: each takes milliseconds where
         whoever made it, or has asked for it, wants it to, and hundreds may come at once."""
         network, waiting = next(iter(self._later.items()))
-        asked, data = waiting.popleft()
+        asked, work = waiting.popleft()
         if len(asked.clients) > TOGETHER:
-            waiting.appendleft((asked, data))
+            waiting.appendleft((asked, work))
             asked = asked.take_some()
         del self._later[network]
         if waiting:
             self._later[network] = waiting
         if self._later:
             asyncio.get_running_loop().call_soon(self._next_of_later)
-        self._take(asked, data)
+        work(asked)
 
     def _take(self, asked: Asked, data: bytes | None) -> None:
         if data is None:
@@ -238,7 +242,7 @@ class QueryService:
             data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]
         found = self._answers.look(read)
         if found:
-            self._start(self._steer(asked, data, read, found))
+            self._do_later(asked, lambda some: self._start(self._steer(some, data, read, found)))
         else:
             self._reply(asked, data)
 
@@ -270,9 +274,7 @@ class QueryService:
             owed[key] = owed.get(key, 0) + 1
 
     def _reply(self, asked: Asked, data: bytes) -> None:
-        under_way = self._under_way[asked.tcp]
-        if under_way.get(asked.query[2:]) is asked:
-            del under_way[asked.query[2:]]
+        self._forget(asked)
         if len(data) > PLAIN_SIZE and not asked.tcp and len(data) > _size(asked):
             data = truncated(asked.query, data, asked.question)
         rest = data[2:]
@@ -285,6 +287,11 @@ class QueryService:
                 else:
                     del owed[key]
             client.answer(number + rest)
+
+    def _forget(self, asked: Asked) -> None:
+        under_way = self._under_way[asked.tcp]
+        if under_way.get(asked.query[2:]) is asked:
+            del under_way[asked.query[2:]]
 
     def _failure(self, asked: Asked) -> bytes:
         return error(asked.query, SERVFAIL, asked.question)

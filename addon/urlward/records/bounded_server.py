@@ -10,10 +10,11 @@ import asyncio
 import resource
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from tornado.http1connection import HTTP1Connection
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
@@ -22,7 +23,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.netutil import bind_sockets
 
 from urlward.records.privacy import network_of
@@ -33,53 +34,28 @@ BACKLOG = 128
 MOST = 256
 """Connections at a time, or a quarter of the descriptors where those are few."""
 
+_MOST_HEAD = 1 << 14
+"""Bytes of a request's head: Tornado takes half a microsecond for each."""
+
 
 class _ByTurns(HTTPMessageDelegate):
-    """Message that is read by turns: Tornado goes on without a pause while anything has come, which of 64 KiB
-    in chunks of one byte takes seconds, as it does to answer as much of small requests; and it answers these
-    also where their connection has been closed meanwhile.
+    """Message whose body is read by turns: Tornado reads on without a pause while anything has come, which of
+    64 KiB in chunks of one byte takes seconds.
 
     Args:
         message: that gets what is read.
-        connection: of the request.
-        network: of its client.
-        waiting: how many requests of each network wait for their turn.
     """
 
-    def __init__(
-        self,
-        message: HTTPMessageDelegate,
-        connection: HTTP1Connection,
-        network: str,
-        waiting: Counter[str],
-    ) -> None:
+    def __init__(self, message: HTTPMessageDelegate) -> None:
         self._message = message
-        self._connection = connection
-        self._network = network
-        self._waiting = waiting
         self.finish = message.finish  # type: ignore[method-assign]
         self.on_connection_close = message.on_connection_close  # type: ignore[method-assign]
 
-    async def headers_received(
+    def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> None:
-        """Called by Tornado, which waits until this returns."""
-        waiting, network, stream = self._waiting, self._network, self._connection.stream
-        waiting[network] += 1
-        try:
-            for _ in range(waiting[network]):
-                if not stream.closed():
-                    await asyncio.sleep(0)
-        finally:
-            waiting[network] -= 1
-            if not waiting[network]:
-                del waiting[network]
-        if stream.closed():
-            self._connection.detach()  # nothing more of it is read
-            return
-        taken = self._message.headers_received(start_line, headers)
-        if taken is not None:
-            await taken
+    ) -> Awaitable[None] | None:
+        """Called by Tornado."""
+        return self._message.headers_received(start_line, headers)
 
     async def data_received(self, chunk: bytes) -> None:
         """Called by Tornado, which waits until this returns."""
@@ -98,10 +74,12 @@ class BoundedServer(HTTPServer):
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Called by Tornado."""
+        kwargs["max_header_size"] = _MOST_HEAD
         super().initialize(*args, **kwargs)
         self._open: dict[IOStream, str] = {}
         """Clients' networks by connection, the oldest first."""
         self._waiting = Counter[str]()
+        """Requests that wait for their turn, by network."""
 
     def listen_at(self, host: str, port: int, held: Held) -> None:
         """Listen at an address, on the sockets that are held where there are some.
@@ -124,12 +102,36 @@ class BoundedServer(HTTPServer):
             oldest = next(other for other, one in self._open.items() if one == greedy)
             del self._open[oldest]
             oldest.close()
-        self._open[stream] = network_of(str(address[0]))
+        self._open[stream] = network = network_of(str(address[0]))
+        read = partial(self._read_head, stream, network, stream.read_until_regex)
+        stream.read_until_regex = read  # type: ignore[method-assign]
         super().handle_stream(stream, address)
+
+    async def _read_head(
+        self, stream: IOStream, network: str, read: Callable[..., Awaitable[bytes]], *args: Any, **kwargs: Any
+    ) -> bytes:
+        """Read a request's head, which Tornado then parses and answers: one of each network in a round of the
+        loop, and none of a connection that is gone, of which Tornado goes on to answer what it has read."""
+        head = await read(*args, **kwargs)
+        waiting = self._waiting
+        waiting[network] += 1
+        try:
+            for _ in range(waiting[network]):
+                await asyncio.sleep(0)
+                if stream.closed():
+                    raise StreamClosedError
+        finally:
+            waiting[network] -= 1
+            if not waiting[network]:
+                del waiting[network]
+        return head
+
+    def on_close(self, server_conn: object) -> None:
+        """Called by Tornado when a connection has ended."""
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        del server_conn.stream.read_until_regex  # which leads back to it
+        super().on_close(server_conn)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Called by Tornado for each request."""
-        assert isinstance(request_conn, HTTP1Connection)
-        message = super().start_request(server_conn, request_conn)
-        network = self._open.get(request_conn.stream, "")  # none of one that has made room
-        return _ByTurns(message, request_conn, network, self._waiting)
+        return _ByTurns(super().start_request(server_conn, request_conn))
