@@ -92,6 +92,17 @@ def test_a_root_page_by_which_a_host_may_be_meant(
     assert err.count("its root page alone; --as host means the host") == 1
 
 
+def test_a_page_that_an_exception_lets_pass_all_the_same(
+    own: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text("@@listed.example\n")
+    (tmp_path / "urlward.toml").write_text('state = "state"\nlist = ["list.txt"]\n')
+    assert own("add", "http://other.example/a") == 0
+    assert "passes all the same" not in capsys.readouterr().err
+    assert own("add", "http://listed.example/a") == 0
+    assert "passes all the same: an exception says so" in capsys.readouterr().err
+
+
 def test_what_is_wide_is_added_by_who_is_sure(own: Callable[..., int], tmp_path: Path) -> None:
     with pytest.raises(UrlwardError, match="wide: it blocks 65536 addresses; --sure adds it all the same"):
         own("add", "10.0.0.0/16")

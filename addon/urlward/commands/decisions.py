@@ -94,8 +94,9 @@ def _add(args: argparse.Namespace) -> int:
     from urlward.policy.own import draft, same_own
 
     config, state = _of_filter(args, _NO_OWN)
+    text = typed_url(args.text)
     made = draft(
-        typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
+        text, args.meant or "entry", allow=args.allow, category=args.category,
         note=args.note, expires=args.expires or "",
     )  # fmt: skip
     added = same_own(state, local_key(state), made)
@@ -109,6 +110,8 @@ def _add(args: argparse.Namespace) -> int:
     if args.meant is None and made.entry.kind is Kind.PAGE and made.entry.path == "/":
         # As copied from a browser, by who means the site.
         print("urlward: its root page alone; --as host means the host, with its subdomains", file=sys.stderr)
+    if "://" in text and not made.entry.allow and _verdict(config, state, text, time.time()) == "allow":
+        print("urlward: passes all the same: an exception says so (urlward check --explain)", file=sys.stderr)
     # A filter that runs as somebody else may have another, and would see nothing of it.
     print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
@@ -191,8 +194,10 @@ def _allow(args: argparse.Namespace) -> int:
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
         url = typed_url(args.url)
-        # Of a host what is below it may be listed. And before this allow is among the lists.
-        listed = args.host or "://" not in url or _is_listed(config, state, url, now)
+        # Of a host what is below it may be listed, and lists of the command line are not known. And before
+        # this allow is among the lists.
+        told = "://" in url and not args.host and (config.list or config.feed)
+        listed = not told or _verdict(config, state, url, now) != "pass"
         made = add_allow(
             state, local_key(state), url, duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,
@@ -205,16 +210,14 @@ def _allow(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _is_listed(config: Config, state: Path, url: str, now: float) -> bool:
-    """Whether a list of the configuration has a page; True where that cannot be told."""
+def _verdict(config: Config, state: Path, url: str, now: float) -> str:
+    """What becomes of a page by the lists of the configuration; empty where that cannot be told."""
     from urlward.library import Filter
 
-    if not (config.list or config.feed):
-        return True  # those of the command line, which are not known
     with suppress(UrlwardError):
         loaded = Filter.load(config=config.model_copy(update={"state": str(state)}), follow=False)
-        return loaded.keeper.matcher.check_url(url, now).action != "pass"
-    return True
+        return loaded.keeper.matcher.check_url(url, now).action
+    return ""
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
