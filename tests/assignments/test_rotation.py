@@ -582,6 +582,19 @@ type Told = tuple[str, int, str, str]
             [("Interim-Update", 900, "anna", A)],
             [(B, 250, "?anna"), (B, 350, "?anna"), (B, 450, ""), (A, 250, "?anna")],
         ),
+        # Its old one is another's behind the gap, or was in it and is its own again.
+        (
+            [("Start", 0, "zoe", "203.0.113.8")],
+            [("Start", 200, "anna", A)],
+            [("Interim-Update", 900, "anna", B), ("Start", 1000, "berta", A), ("Stop", 1200, "anna", B)],
+            [(A, 500, "?anna"), (A, 1100, "berta"), (B, 1250, "")],
+        ),
+        (
+            [("Start", 0, "anna", A)],
+            [("Interim-Update", 300, "anna", B), ("Start", 400, "berta", A), ("Stop", 600, "berta", "")],
+            [("Interim-Update", 900, "anna", A)],
+            [(A, 500, "?anna berta"), (A, 950, "anna"), (B, 950, "")],
+        ),
         # It had another before, and others in turn in the gap and behind.
         (
             [("Start", 0, "anna", A)],

@@ -547,6 +547,16 @@ class Merger:
 
     def _follow(self, key: Key, held: Held, new: Held) -> None:
         """Apply another subscriber's sighting: the later one ends the earlier."""
+        is_in_gap = new[_ENDING] == Ending.LATE != held[_ENDING]
+        if is_in_gap and self._names_all and held[_SESSION] and held[_START] < new[_START] < held[_SEEN]:
+            # It had it again behind the gap in which this began.
+            before, perhaps = [*held], [*held]
+            before[_END] = perhaps[_START] = new[_START]
+            before[_ENDING], perhaps[_ENDING] = Ending.NEXT, Ending.MOVED
+            perhaps[_END] = held[_START] = held[_SEEN]
+            self._end_followed(key, before)
+            self._end(key, perhaps)
+            self._hold(key, held)
         # Of two that began in one second the one that is read behind the other began later, but for a gap.
         is_before = new[_ENDING] == Ending.LATE and held[_ENDING] != Ending.LATE
         earlier, later = (held, new) if new[_START] >= held[_START] + is_before else (new, held)
@@ -871,8 +881,9 @@ class Merger:
                     ),
                     default=FOREVER,
                 )
-                if moved < min(end, following):
-                    end, doubt = moved, moved - max(one[_SEEN], start)
+                if moved < end:
+                    end = min(moved, following)
+                    doubt = end - max(one[_SEEN], start)
             if one[_END] < FOREVER:
                 if min(end, following) == FOREVER:
                     continue  # of what came then nothing is known any more
