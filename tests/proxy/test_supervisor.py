@@ -451,6 +451,23 @@ def test_a_reload_gives_up_a_new_worker_that_ends_as_it_begins_to_serve(
     ]
 
 
+def test_who_comes_to_an_address_of_before_waits_for_nobody_where_a_reload_ends_halfway(
+    planned: Callable[[Plan], Plan],
+) -> None:
+    """The first worker had been replaced by one that does not listen there, whose sockets nobody read."""
+    before, now = (Address("127.0.0.1", free_port(), "tcp") for _ in range(2))
+    ends = "async def main():\n    if os.environ['URLWARD_WORKER'] == '1': os._exit(3)\n"
+    with supervised(supervisor_of(WORKER), Plan(2, [before])) as one:
+        look(one, lambda: all(each.ready for each in one._workers.values()), "the workers")
+        planned(Plan(2, [now]))
+        one._command = [sys.executable, "-c", WORKER.replace("async def main():\n", ends)]
+        reload(one)
+        for address in (before, now):
+            for _ in range(12):
+                with socket.create_connection(address[:2], timeout=10) as s:
+                    assert s.recv(6) == b"served"
+
+
 def test_a_reload_that_would_not_work_changes_nothing(
     capsys: pytest.CaptureFixture[str], planned: Callable[[Plan], Plan]
 ) -> None:

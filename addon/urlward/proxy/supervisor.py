@@ -398,7 +398,8 @@ class Supervisor:
                 self._give_up(new)
                 if not number:
                     self._plan = before
-                    self._listeners.keep(before.addresses)
+                # Else nobody reads what comes to a socket of one before, whose place another has taken.
+                self._listeners.keep(self._plan.addresses)
                 self._say_of_reload(f"the new worker {number} {why}; those that run stay")
                 return
             self._coming = None
