@@ -323,6 +323,34 @@ def test_a_body_of_another_length_ends_its_stream_alone(case: Case, said: bytes)
     assert case.body[other] == b"ok"
 
 
+def test_who_opens_more_streams_than_may_be_open_is_closed(case: Case) -> None:
+    case.client.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = 2 * MAX_STREAMS
+    case.client.remote_settings.acknowledge()
+    for _ in range(MAX_STREAMS):
+        case.ask()
+    assert (case.goaway, case.closed) == (None, False)
+    case.ask()
+    assert (case.goaway, case.closed) == (h2.errors.ErrorCodes.PROTOCOL_ERROR, True)
+
+
+def test_a_body_that_has_begun_before_our_settings_are_known_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: 1.0)
+    on_its_way: list[bytes] = []
+    with monkeypatch.context() as slow:
+        slow.setattr(Case, "send_client", lambda _, data: on_its_way.append(data))
+        case = Case()
+        stream = case.ask(method="POST", end=False)
+        case.origins[0].lane.pause(BEHIND)
+        for _ in range(3):
+            case.send(stream, bytes(16_000))
+    case.send_client(b"".join(on_its_way))
+    case.flush()
+    case.send(stream, b"", end=True)
+    case.origins[0].lane.resume(BEHIND)
+    assert case.goaway is None
+    assert case.origins[0].got.endswith(b"\r\n0\r\n\r\n")
+
+
 def test_lanes_are_used_again_and_no_more_than_allowed(case: Case) -> None:
     streams = [case.ask(f"/{i}") for i in range(MAX_STREAMS)]
     assert len(case.origins) == MAX_LANES
