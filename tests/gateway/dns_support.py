@@ -211,7 +211,8 @@ class Kernel:
         await self._pass()
         return self.networks == sorted(networks)
 
-    async def beat(self) -> None:
+    async def beat(self, serves: Callable[[], bool]) -> None:
+        self.serves = serves
         await self._pass()
         self.beats += 1
 

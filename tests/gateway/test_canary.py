@@ -189,7 +189,7 @@ async def test_rules_that_are_down_on_purpose_are_no_failure(rig: Rig) -> None:
     for _ in range(FAILURES):
         await rig.canary.send()
     assert notify.withheld()
-    rig.down = True
+    rig.down, rig.mark.astray = True, ASTRAY
     for _ in range(FAILURES):
         rig.now += UNREACHED
         await rig.canary.send()
@@ -197,6 +197,7 @@ async def test_rules_that_are_down_on_purpose_are_no_failure(rig: Rig) -> None:
     rig.down, rig.kernel.fault = False, None
     await rig.canary.send()
     assert rig.said[-1] == "", "nothing has come to this worker while they were down"
+    assert rig.mark.astray == 0, "the kernel may have tracked nothing meanwhile"
 
 
 async def test_what_has_never_come_through_is_no_reason_to_start_anew(rig: Rig) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,8 @@ class Kernel:
         self.errors: list[Exception] = []
         self.closed = False
 
-    async def beat(self) -> None:
+    async def beat(self, serves: Callable[[], bool]) -> None:
+        self.serves = serves
         if self.errors:
             raise self.errors.pop(0)
         self.beats.release()
@@ -51,7 +53,9 @@ async def test_it_beats_while_connections_are_taken(servers: list[Any]) -> None:
     addon.running()
     for _ in range(3):
         await asyncio.wait_for(kernel.beats.acquire(), 60)
+    assert kernel.serves()
     servers[1].is_running = False
+    assert not kernel.serves()
     while not kernel.beats.locked():
         await kernel.beats.acquire()
     with pytest.raises(TimeoutError):

@@ -332,9 +332,18 @@ async def test_signs_of_life_while_no_transaction_is_taken(
     steer_set: SteerSet, nft: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a reload of others' rules fills a set with hundreds of thousands of elements."""
-    ends = threading.Event()
+    ends, asked = threading.Event(), 0
+
+    def serves() -> bool:
+        nonlocal asked
+        if asked < 3:  # as while it ends
+            assert not nft.left("alive", bytes([6]))
+        asked += 1
+        return asked > 3
+
     monkeypatch.setattr(steer_set, "_beat", lambda: ends.wait(60) and False)
-    beat = asyncio.get_running_loop().create_task(steer_set.beat())
+    monkeypatch.setattr(steer_set_, "_SIGNS", 0.01)
+    beat = asyncio.get_running_loop().create_task(steer_set.beat(serves))
     try:
         await until(lambda: all(nft.left("alive", bytes([protocol])) for protocol in (6, 17)), "the signs")
         assert nft.changes == 0

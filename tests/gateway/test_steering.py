@@ -209,6 +209,7 @@ async def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert rig.kernel.beats == before, "without a list"
         rig.urlward.keeper = keeper
         await until(lambda: rig.kernel.beats > before, "beats")
+        assert rig.kernel.serves()
         for instance in rig.tctx.master.addons.get("proxyserver").servers:
             await instance.stop()
         await asyncio.sleep(0.05)
@@ -216,6 +217,7 @@ async def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (await rig.ask("plain.example")).answer, "until the kernel has learned of it"
         await asyncio.sleep(0.1)
         assert rig.kernel.beats == before, "a filter that ends shows none"
+        assert not rig.kernel.serves()
 
 
 async def test_names_listed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ class Canary:
     async def send(self) -> None:
         """Send a canary for each family, and report the results. Never raises."""
         if self._down():
-            self._failures = 0
+            self._failures = self._mark.astray = 0  # the kernel may track nothing meanwhile
             self.asked = self._mark.came = self._clock()
             self._is_well("canary: none is sent, since the rules are down")
             self._tell("")
@@ -467,7 +467,7 @@ class Heartbeat:
         while True:
             if _listens():
                 try:
-                    await self._steer_set.beat()
+                    await self._steer_set.beat(_listens)
                     self._lives.set()
                 except NoTableError as e:
                     self._faults.say(e, "nothing is filtered; run `urlward gateway up`")

@@ -563,8 +563,11 @@ class SteerSet:
                 lengthen(self._list_nft, _CUTS, CUT_FOR, 0)
             self._list_nft.run(listed.commands())
 
-    async def beat(self) -> bool:
+    async def beat(self, serves: Callable[[], bool] = lambda: True) -> bool:
         """Show that a worker lives, for `ALIVE_FOR` seconds.
+
+        Args:
+            serves: whether it still takes connections: it may be asked to end while the kernel waits.
 
         Returns:
             Whether the table is another one than at the last beat, without what was in it.
@@ -577,7 +580,8 @@ class SteerSet:
         work = asyncio.get_running_loop().run_in_executor(self._beat_thread, self._beat)
         try:
             while not (await asyncio.wait((work,), timeout=_SIGNS))[0]:
-                self._sign()
+                if serves():
+                    self._sign()
             seen = work.result()
         except NoTableError:
             self.forget()

@@ -501,7 +501,7 @@ class Steering:
             noted = self._note_restored()
             if self._servers and self._keeper() is not None:
                 try:
-                    anew = await self._steer_set.beat()
+                    anew = await self._steer_set.beat(lambda: not self._stopping)
                     self._lives.set()
                     if self._rules_gone:
                         self._rules_gone = False

@@ -35,7 +35,8 @@ ALIVE_FOR = 2
 """Seconds that the kernel takes a worker to live after its last sign of life."""
 
 SIGN = 21365
-"""Mark and port of a datagram that is a sign of life: only who may change rules can mark one."""
+"""Mark and port of a datagram that is a sign of life: only who may change rules, or send raw packets, can
+mark one."""
 
 NAT64_SEEN = "nat64"
 """Holds TCP and UDP, by number, once a client has reached for IPv4 by NAT64: the kernel puts them there."""
