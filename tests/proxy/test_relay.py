@@ -150,6 +150,19 @@ def test_line_breaks_before_a_response_hide_no_end_of_its_head() -> None:
         assert (case.ends.client, case.relay.idle) == (response, True), cut
 
 
+def test_line_breaks_are_not_held() -> None:
+    """They were looked through again with each byte behind them; and unasked without end, as long as they
+    came."""
+    case = Case().client(get()).server(b"\r\n" * 512 + b"HTTP")
+    assert case.ends.client == b"\r\n" * 512
+    case.server(ok()[4:])
+    assert (case.ends.client, case.relay.idle) == (b"\r\n" * 512 + ok(), True)
+    case.server(b"\r\n" * 8)
+    assert "close server" not in case.ends.asked
+    case.server(b"\r\n" * 8)
+    assert case.ends.asked[1:] == ["close server", "end client", "linger"]
+
+
 def test_who_may_send_a_line_break_behind_its_body_is_waited_for() -> None:
     post = get(method="POST", more="Connection: close\r\nContent-Length: 4\r\n") + b"body"
     case = Case().client(post).server(ok())

@@ -297,6 +297,10 @@ async def test_who_asks_for_the_same_shares_a_lookup(monkeypatch: pytest.MonkeyP
     resolver.look_up("c.example", 80, ONE, found.append)
     # What is given up is asked all the same; of the system's resolver, were this over before.
     await until(lambda: len(found) == len(asked) == 3)
+    # And remembered, for who asks again.
+    resolver.look_up("b.example", 80, ONE, found.append)
+    await until(lambda: len(found) == 4)
+    assert len(asked) == 3
 
 
 class Names:

@@ -216,10 +216,11 @@ def _said_unasked(data: bytes, position: int) -> bool | None:
 
     Anything else answers a request that the origin has found where nobody judged one.
     """
-    text = data[position : position + 32].lstrip(b"\r\n")[:10]
+    seen = data[position : position + 32]
+    text = seen.lstrip(b"\r\n")[:10]
     if not (b"HTTP/1.1 4".startswith(text) or b"HTTP/1.0 4".startswith(text)):
         return False
-    return True if len(text) == 10 else None
+    return True if len(text) == 10 else None if len(seen) < 32 else False
 
 
 def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
@@ -840,11 +841,9 @@ class HttpRelay:
             _UnreadError: it is not to reach the client.
         """
         self._parsed = None
-        begin = position
-        while data[position] in b"\r\n":
-            position += 1  # behind a body, as some servers put them
-            if position == len(data):
-                return position, data[begin:position]
+        if data[position] in b"\r\n":  # behind a body, as some servers put them
+            end = len(data) - len(data[position:].lstrip(b"\r\n"))
+            return end, data[position:end]
         if not self.pending:
             # Said unasked, such as 408 before an idle connection is closed.
             self._relay_until_close()
@@ -856,7 +855,7 @@ class HttpRelay:
         ):
             self._lose_place(unread_response_head(b""))  # HTTP/0.9, to a browser: all is content
             return position, b""
-        end = head_end(data, max(begin + self._response_seen - 3, position))
+        end = head_end(data, position + max(self._response_seen - 3, 0))
         if end < 0 or end - position > MAX_HEAD:
             if len(data) - position > MAX_HEAD:
                 raise _UnreadError

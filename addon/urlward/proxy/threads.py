@@ -60,6 +60,7 @@ class Threads[Work: Hashable, Found]:
     Args:
         do: does a piece of work, in a thread; raises nothing.
         name: of the threads, for the log.
+        keep: is given each piece and what came of it in the event loop, also where nobody waits any more.
         threads: how many there are at most.
         of_one: pieces of one network that are under way at a time.
         most: who may wait at a time.
@@ -71,12 +72,13 @@ class Threads[Work: Hashable, Found]:
         do: Callable[[Work], Found],
         name: str,
         *,
+        keep: Callable[[Work, Found], object] = lambda *_: None,
         threads: int,
         of_one: int = 1,
         most: float = inf,
         nice: int = 0,
     ) -> None:
-        self._do = do
+        self._do, self._keep = do, keep
         self._name, self._nice = name, nice
         self._most_threads, self._of_one, self._most = threads, of_one, most
         self._lock = Lock()
@@ -198,6 +200,7 @@ class Threads[Work: Hashable, Found]:
                 loop.call_soon_threadsafe(self._tell, work, found)
 
     def _tell(self, work: Work, found: Found) -> None:
+        self._keep(work, found)
         with self._lock:
             self._begun.discard(work)
             waiting = list(self._works.get(work, ()))

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
@@ -85,7 +84,9 @@ class Resolver:
         self._known: TLRUCache[tuple[str, int], list[Address]] = TLRUCache(
             REMEMBERED, lambda _, found, now: now + (KNOWN_FOR if found else NONE_FOR), timer=clock
         )
-        self._threads = Threads(_find, "urlward-lookup", threads=LOOKUPS, of_one=LOOKUPS_OF_ONE)
+        self._threads = Threads(
+            _find, "urlward-lookup", keep=self._known.__setitem__, threads=LOOKUPS, of_one=LOOKUPS_OF_ONE
+        )
 
     def look_up(
         self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]
@@ -102,18 +103,12 @@ class Resolver:
         key = host, port
         known = self._known.get(key) if len(host) <= MAX_NAME else []
         if known is None:
-            asked = self._threads.ask(network_of(client), key, partial(self._found, key, done))
+            asked = self._threads.ask(network_of(client), key, done)
             assert asked is not None  # of those who may wait there is no bound
             return asked
         lookup = Waiting(done)
         asyncio.get_running_loop().call_soon(lookup.tell, known)
         return lookup
-
-    def _found(
-        self, key: tuple[str, int], done: Callable[[Sequence[Address]], None], found: list[Address]
-    ) -> None:
-        self._known[key] = found
-        done(found)
 
 
 def literal_address(host: str, port: int) -> Address | None:
