@@ -1,11 +1,13 @@
 """Formats by their bytes, and where video is cut."""
 
 from contextlib import suppress
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from files.pictures import FRAGMENTED, picture, video, written
+from urlward.files import media as media_module
 from urlward.files.decode import frames
 from urlward.files.media import HEAD, MediaFormat, Splitter, format_of, is_told
 
@@ -229,6 +231,13 @@ def test_more_boxes_than_a_video_has_are_one_piece() -> None:
     splitter = Splitter(MediaFormat.MP4)
     assert splitter.take(b"\0\0\0\x08free" * 5_000 + b"\0\0\0\x08moof")[1:] == []
     assert not splitter.boxes - {b"free"}
+
+
+@pytest.mark.parametrize("unit", [b"\x1f\x43\xb6\x75\x80", b"\x18\x53\x80\x67\xff", b"\xec\x80"])
+def test_more_elements_than_a_video_has_are_not_looked_at(unit: bytes) -> None:
+    with patch.object(media_module, "_element", wraps=media_module._element) as looked:
+        Splitter(MediaFormat.WEBM).take(b"\x1a\x45\xdf\xa3\x80" + unit * 5_000)
+    assert looked.call_count < 500
 
 
 def test_any_bytes_are_split_without_loss() -> None:

@@ -329,7 +329,7 @@ class Splitter:
                 self._time = data[at : at + length + size]
             elif kind in _BLOCKS:
                 self.shows = not self._begins
-            self._left = 0 if kind in (_CLUSTER, _SEGMENT) else size if most > 0 else -1
+            self._left = -1 if most <= 0 else 0 if kind in (_CLUSTER, _SEGMENT) else size
             at += length
         if self._left < 0:
             return self._clusters(data, at, cuts)
