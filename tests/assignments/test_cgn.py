@@ -76,6 +76,32 @@ def test_blocks_of_junos(store: AssignmentStore) -> None:
     ]
 
 
+def test_a_block_that_was_released_before_its_beginning_was_written(
+    store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Its log tells both in whole seconds, and was written at others."""
+    event = (
+        'cgn-1 RT_NAT - RT_SRC_NAT_PBA_{} [internal-ip="100.64.0.{}" block-port-low="1024" '
+        'block-port-high="2047" reflexive-ip="198.51.100.7" epoch-time-64="{:x}"]\n'
+    )
+    begun = moment("15:30:00") // 1000
+    lines = [
+        ("15:30:00.542", "ALLOC", 5, begun), ("15:30:00.618", "RELEASE", 5, begun),
+        ("15:40:03", "ALLOC", 6, begun + 600), ("15:40:04", "RELEASE", 6, begun + 602),
+        ("16:00:00.100", "ALLOC", 7, begun + 1800), ("16:20:00.300", "INTERIM", 7, begun + 1800),
+        ("16:20:00.500", "RELEASE", 7, begun + 3000), ("16:30:00", "ALLOC", 8, begun + 3600),
+    ]  # fmt: skip
+    path = tmp_path / "log"
+    path.write_text("".join(f"<14>1 2026-11-18T{at}Z {event.format(*told)}" for at, *told in lines))
+    read(store, "cgn", path)
+    assert blocks(store, "198.51.100.7") == [
+        ("100.64.0.5", (1024, 2047), "15:30:00", "15:30:00"),
+        ("100.64.0.6", (1024, 2047), "15:40:00", "15:40:02"),
+        ("100.64.0.7", (1024, 2047), "16:00:00", "16:20:00"),
+        ("100.64.0.8", (1024, 2047), "16:30:00", ""),
+    ]
+
+
 def test_blocks_of_ios_xr_and_asa(store: AssignmentStore) -> None:
     read(store, "cgn", LOGS / "cisco.log")
     assert blocks(store, "198.51.100.7") == [

@@ -49,6 +49,7 @@ from urlward.assignments.interval import (
     FOREVER,
     LAST,
     LAST_PORT,
+    SECOND,
     AssignmentError,
     Moment,
     RowError,
@@ -648,7 +649,9 @@ class CgnParser(Parser):
         if at is None:
             raise RowError("no time with a year in it: have it logged as in RFC 5424")
         if block.begins:
-            return held_from(what, at, inside, "", written.last if written else 0)
+            # An end that the event itself tells, in whole seconds, may be before its beginning was written.
+            is_later = written is not None and written.last >= at.last + _LATER
+            return held_from(what, at, inside, "", written.last // SECOND * SECOND if is_later else 0)
         return held_until(what, None, at, inside, "")
 
 
@@ -670,6 +673,9 @@ def _time_in(text: str, zone: tzinfo) -> Moment | None:
             )
     return at
 
+
+_LATER = 60_000
+"""Milliseconds behind its beginning from which on a block that is written of was still there."""
 
 _AHEAD = 600_000
 """Milliseconds that a translator's clock may be ahead of its collector's."""
