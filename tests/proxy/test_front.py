@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
@@ -74,6 +75,11 @@ async def test_connections_of_which_the_kernel_does_not_tell_where_they_were_to_
         writer.close()
         if left == 3:
             mark.addresses = frozenset()
+    monkeypatch.setattr(platform, "original_addr", Mock(side_effect=FileNotFoundError))
+    with socket.create_connection(("127.0.0.1", rig.port)) as gone:
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert await closed((await rig.connect())[0])
+    assert mark.astray == 1, "where the client is gone the kernel may have forgotten it"
     await rig.settled()
 
 

@@ -86,6 +86,7 @@ class Front(Mode):
                 address = self._destination(sock)
                 sockname = () if self.keeps_source else sock.getsockname()
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
+                sock.getpeername()  # raises where the client is gone, and forgotten by the kernel after 10 s
                 logger.error("no original destination: %s", type(e).__name__)
                 self.addon.canary.astray += 1
                 sock.close()
