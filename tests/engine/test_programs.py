@@ -78,6 +78,7 @@ DATA = [
     ("/a/b/blob/main/x.jpg", "/a/b/raw/main/x.jpg"),
     ("/a/b/blob/main/x.jpg", "/a/b/raw/refs/heads/main/x.jpg"),
     ("/cgit/a/tree/x.jpg", "/cgit/a/plain/x.jpg?h=main"),
+    ("/b/a.git/tree/x.jpg", "/b/a.git/plain/x.jpg"),
     ("/Ab3dE5gH", "/raw/Ab3dE5gH"),
     ("/abuwojepup", "/raw/abuwojepup"),
     ("/b/view/0a1b2c3d", "/b/view/raw/0a1b2c3d"),
@@ -372,6 +373,16 @@ def test_another_page_than_that_of_the_number_passes() -> None:
         "http://p.test/a/tree/x",
         f"http://p.test/file/d/{'aB3-' * 7}/view",
         f"http://p.test/c/d/{'aB3-' * 7}",
+        "http://p.test/auth/oauth2",
+        "http://p.test/docs/v1",
+        "http://p.test/john5",
+        "http://p.test/file/overview",
+        "http://p.test/file/Ab3dE5gHi",
+        "http://p.test/s/photos",
+        "http://p.test/p/steel",
+        "http://p.test/images/tree/1.jpg",
+        "http://p.test/Results",
+        "http://p.test/japanese",
     )
     for target in (
         "api/guide/intro",
@@ -403,8 +414,26 @@ def test_another_page_than_that_of_the_number_passes() -> None:
         f"file/d/{'aB3-' * 7}x/preview",
         f"file/d/{'aB3-' * 7}/comments",
         f"c/d/{'aB3-' * 7}/edit",
+        "api/auth/oauth2",
+        "api/docs/v1",
+        "docs/v1/embed",
+        "john5/embed",
+        "embed/overview",
+        "live/Ab3dE5gHi",
+        "embed/guide/intro",
+        "s/photos/download",
+        "p/steel/export/germany",
+        "images/plain/1.jpg",
+        "raw/Results",
+        "raw/japanese",
     ):
         assert page.check("p.test", f"/{target}") == PASS, target
+
+
+@pytest.mark.timeout(60)
+def test_a_long_name_is_looked_at_once() -> None:
+    for name in ("0" * (1 << 21), "A" * (1 << 21), "0A" * (1 << 20)):
+        assert topics.topics(f"/a/{name}/x/embed", "") == []
 
 
 def test_another_topic_passes() -> None:
@@ -483,7 +512,7 @@ def test_another_topic_passes() -> None:
 
 
 def test_another_picture_passes() -> None:
-    picture = matcher("http://p.test/a.jpg", "http://p.test/")
+    picture = matcher("http://p.test/a.jpg", "http://p.test/", "http://p.test/image/a.jpg")
     for target in (
         "_next/image?url=/b.jpg",
         "_next/image?url=",
@@ -507,6 +536,7 @@ def test_another_picture_passes() -> None:
         "size/w600/a.jpg",
         "thumb/300px-a.jpg",
         "thumb/a.jpg/px",
+        "thumb/as.jpg",
         "thumb_b.jpg",
         "x/thumb_a.jpg",
         "thumbs/b.jpg",

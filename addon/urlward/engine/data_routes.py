@@ -32,9 +32,13 @@ class _Route(NamedTuple):
     parameter: str = ""
 
 
-_NUMBERED = "[^/]+(?:/[^/0-9]+){,3}/[^/0-9]*[0-9]"
-"""Expression of a path that has a number in it soon."""
-_BY_CHANCE = "(?:[a-z]*[0-9A-Z][0-9A-Za-z]{5,}|[aeiou]?(?:[bcdfghjklmnpqrstvwxyz][aeiou]){4,}[a-z]?)"
+_NUMBERED = "(?:statuses/|[^/]++(?:/[^/]++){,3}/(?:[A-Z]*+[0-9]++(?![^/-])|[0-9a-f]{8}-))"
+"""Expression of a path that has a number soon: `/api/auth/oauth2` and `/api/docs/v1` are of manuals."""
+_CONSONANT, _VOWEL = "[bcdfghjklmnpqrstvwxyz]", "[aeiou]"
+_BY_CHANCE = (
+    "(?:[0-9A-Za-z](?=[a-z]*+[0-9A-Z])[0-9A-Za-z]{5,}+"
+    f"|(?:{_CONSONANT}{_VOWEL}){{5}}|(?:{_VOWEL}{_CONSONANT}){{5}})"
+)
 """Expression of a name that is made by chance, of letters and digits or Hastebin's syllables."""
 
 # The first that a path is of says what it is.
@@ -53,10 +57,15 @@ ROUTES = (
     _Route("Mastodon", r"/api/v1/accounts/lookup\Z", "/@", parameter="acct=([^&]+)"),
     _Route("PeerTube", "/api/v1/accounts/", "/a/"),
     _Route("NodeBB", "/api/(category|user)/", r"/\1/", "/api/(?:category|user)/"),
-    _Route("NodeBB, Szurubooru, kemono", f"/api/(?:v[0-9]+/)?(?={_NUMBERED})", "/", f"/api/{_NUMBERED}"),
+    _Route(
+        "NodeBB, Szurubooru, kemono",
+        f"/api/(?:v[0-9]+/)?(?={_NUMBERED})",
+        "/",
+        f"/api/(?:v[0-9]+/)?{_NUMBERED}",
+    ),
     _Route(
         "Nextcloud",
-        r"(?:/index\.php)?/s/([^/]+)/(?:download|preview)(?:/[^/]*)?\Z",
+        r"(?:/index\.php)?/s/(?=[^/]*[0-9A-Z])([^/]+)/(?:download|preview)(?:/[^/]*)?\Z",
         r"/s/\1",
         "/s/[^/]+/(?:download|preview)",
     ),
@@ -70,7 +79,7 @@ ROUTES = (
     _Route("ownCloud", r"(?:/remote\.php)?/dav/public-files/([^/]+).*\Z", r"/s/\1", "/dav/public-files/"),
     _Route(
         "Etherpad",
-        r"(?<=/p/)([^/]+)/(?:timeslider|export/[a-z]+)\Z",
+        r"(?<=/p/)([^/]+)/(?:timeslider|export/(?:docx?|etherpad|html|odt|open|pdf|txt|word))\Z",
         r"\1",
         "/p/[^/]+/(?:timeslider|export/)",
     ),
@@ -79,7 +88,7 @@ ROUTES = (
     _Route("Gitea, Forgejo", "/media/(branch|commit|tag)/", r"/src/\1/", "/media/(?:branch|commit|tag)/"),
     _Route("GitLab", "/-/raw/", "/-/blob/"),
     _Route("GitHub", r"\A(/[^/]+/[^/]+)/raw/(?:refs/heads/)?(?=[^/]+/)", r"\1/blob/", "/raw/"),
-    _Route("cgit", "/plain/", "/tree/"),
+    _Route("cgit", r"\A(/cgit(?:\.cgi)?/.*?|.*?\.git)/plain/", r"\1/tree/", "/plain/"),
     _Route("Pastebin, Hastebin, Stikked", rf"/raw/(?={_BY_CHANCE}\Z)", "/", "/raw/"),
     _Route("Telegram", r"\A/s(?=/[A-Za-z][0-9A-Za-z_]+/[0-9]+\Z)", "", r"/s/[A-Za-z][0-9A-Za-z_]+/[0-9]+\Z"),
     _Route("React Router, Remix", r"(?:/_?|/_root)?\.(?:data|rsc)\Z", "", r"\.(?:data|rsc)\Z"),

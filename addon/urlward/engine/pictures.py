@@ -111,7 +111,7 @@ SIZES = (
     _Size("Shopify", "/cdn/shop/", "/cdn/shop/", f"(.+?){_SHOPIFY}"),
     _Size("Shopify", "/s/files/", "/s/files/", f"(.+?){_SHOPIFY}"),
     _Size("Discourse", "/optimized/", "/original/", "(.+?)_[0-9]+_[0-9]+x[0-9]+"),
-    _Size("vichan, TinyIB, Kusaba X; Shimmie", "/thumb/", ("/src/", "/image/"), "(.+?)[cs]?"),
+    _Size("vichan, TinyIB, Kusaba X; Shimmie", "/thumb/", ("/src/", "/image/"), "([0-9]+(?:-[0-9]+)?)[cs]?"),
     _Size("Discuz", "/", "/", rf"(.+{_PICTURE})\.thumb\.jpg", r"\.thumb\.", kind="()"),
     _Size(
         "Chevereto, MediaGoblin",

@@ -17,6 +17,8 @@ _GOOGLE = (
     r"\A/(drive|file|document|spreadsheets|presentation|forms)(?:/u/[0-9]++)?"
     rf"/(folders/|d/(?:e/)?)({_LONG_NAME})(?:/(?:view|edit|preview|pub|mobilebasic|htmlview|viewform))?\Z"
 )
+_BY_CHANCE = "(?=[^/0-9A-Z]*+[0-9A-Z])"
+"""What is in front of a name that is made by chance, which `/embed/overview` has not."""
 _BASE_58 = "123456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 # What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
 _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
@@ -64,14 +66,25 @@ WAYS = (
     _Way("MyBB", r"(?<=/)(thread-[0-9]+)-post-[0-9]+(?=\.html\Z)", (r"\1",), "/thread-[0-9]+-post-"),
     _Way("Vanilla", r"(?<=/)(discussion/[0-9]+/[^/]+)/p1\Z", (r"\1",), r"/discussion/[0-9]+/[^/]+/p1\Z"),
     # In others' frames.
-    _Way("Mastodon, Pixelfed", r"(?<=/)([^/]*[0-9][^/]*)/embed\Z", (r"\1",), r"/embed\Z"),
     _Way(
-        "YouTube, Invidious, Pornhub, MEGA",
-        r"(?<=\A/)(?:embed|live|shorts)/([0-9A-Za-z_-]{8,16})\Z",
-        (r"watch?v=\1", r"view_video.php?viewkey=\1", r"file/\1"),
+        "Mastodon, Pixelfed",
+        r"(?<=[^/]/)([0-9]{3,}+|(?=[^/0-9]*+[0-9])(?=[^/A-Z]*+[A-Z])[^/]++)/embed\Z",
+        (r"\1",),
+        r"/embed\Z",
+    ),
+    _Way(
+        "YouTube, Invidious, Pornhub",
+        rf"(?<=\A/)(?:embed|live|shorts)/{_BY_CHANCE}([0-9A-Za-z_-]{{9,16}})\Z",
+        (r"watch?v=\1", r"view_video.php?viewkey=\1"),
         "",
     ),
-    _Way("Dailymotion, Spotify", r"(?<=\A/)embed/(?=[a-z]+/[^/]+\Z)", ("",), r"/embed/[a-z]+/[^/]+\Z"),
+    _Way("MEGA", rf"(?<=\A/)embed/{_BY_CHANCE}([0-9A-Za-z_-]{{8}})\Z", (r"file/\1",), ""),
+    _Way(
+        "Dailymotion, Spotify",
+        rf"(?<=\A/)embed/(?=[a-z]+/{_BY_CHANCE}[^/]+\Z)",
+        ("",),
+        r"/embed/[a-z]+/[^/]+\Z",
+    ),
     _Way("Google Drive and Docs", _GOOGLE, (r"/\1/\2\3",), ""),
     _Way("Mastodon", r"(?<=/)users/([^/]+)/statuses/([0-9]+)\Z", (r"@\1/\2",), "/users/[^/]+/statuses/[0-9]"),
     _Way("PeerTube", r"(?<=/)videos/(?:watch|embed)/([^/]+)\Z", (r"w/\1",), "/videos/(?:watch|embed)/"),
