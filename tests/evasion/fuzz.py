@@ -171,7 +171,8 @@ def fuzz(lab: Lab, ways: Iterable[Way], seed: int, requests: int, seconds: float
 
 def fuzzed_ways(lab: Lab) -> list[Way]:
     """Those on which a request's bytes reach a filter that reads HTTP/1."""
-    return [way for way in lab.ways if way.engine in ("layer", "flows", "relay")]
+    engines = ("layer", "flows", "relay")
+    return [way for way in lab.ways if way.engine in engines and way.mode != "absolute"]
 
 
 def main() -> int:

@@ -137,10 +137,12 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     log.take(address)
     results = []
     before = deque[Row](maxlen=3)
-    for row in rows:
-        expected = expectation(way, row)
+    absolute = way.mode == "absolute"
+    forms = [(r, sent) for r in rows for sent in (r.in_absolute_form(lab.ports[0]) if absolute else (r,))]
+    for row, sent in forms:
+        expected = expectation(way, sent)
         must = way.origin in row.bare if way.engine == "bare" else answered(expected)
-        answer = exchange(lab, way, row, must=must)
+        answer = exchange(lab, way, sent, must=must)
         # What was served though it need not be, too: its line would be taken for one of the next row.
         served = expected.count("served")
         if (more := answer.outcomes().count("served")) > served:
@@ -153,7 +155,7 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
         lines = tuple(line for line in lines if line.listed or not _is_late(line, row, before))
         before.append(row)
         fault = "" if way.engine == "bare" else judge(expected, answer, lines)
-        results.append(Result(way, row, answer, lines, fault))
+        results.append(Result(way, sent, answer, lines, fault))
     time.sleep(0.3)
     late = tuple(line for line in log.take(address) if line.listed)
     if late and way.engine != "bare" and results:

@@ -23,6 +23,8 @@ from evasion.rows import MODES
 CONNECT_TIMEOUT = 30.0
 EXPLICIT = {"connect": "regular", "socks5": "socks5"}
 """Modes in which clients name the origin, and what the filter calls them."""
+BY_NAME = ("layer", "flows")
+"""Engines that are asked in absolute form as well: what the others do otherwise is of tunnels."""
 FLOWS = ("--set", "urlward_flows=true")
 NAMES = ("*.example", "*.blocked.example", "hop.test", "default.example")
 
@@ -50,7 +52,7 @@ class Way:
 
     Attributes:
         engine: a key of `ENGINES`, or ``bare``: no filter at all.
-        mode: ``reverse``, ``transparent``, ``connect``, ``socks5``, or ``bare``.
+        mode: one of `MODES`, or ``bare``.
         wire: ``plain`` or ``tls``.
         origin: ``nginx`` or ``apache``.
     """
@@ -99,7 +101,7 @@ class Lab:
 
     Attributes:
         ways: those that this machine and this urlward have, in order.
-        filters: by engine; an engine that this urlward does not have is absent.
+        filters: by engine, those in absolute form last; an engine that this urlward does not have is absent.
         listed: by engine, an address that is listed itself (transparent mode only).
     """
 
@@ -110,7 +112,7 @@ class Lab:
     addresses: dict[Way, str]
     listed: dict[str, str]
     logs: dict[str, Log] = field(default_factory=dict)
-    filters: dict[str, Filter] = field(default_factory=dict)
+    filters: dict[str, list[Filter]] = field(default_factory=dict)
     entries: dict[Way, int] = field(default_factory=dict)
 
     @property
@@ -121,7 +123,7 @@ class Lab:
         """A TCP connection that ends at the way's origin if nobody stands between."""
         port = self.ports[way.wire == "tls"]
         address = self.listed[way.engine] if to_listed else self.addresses[way]
-        if way.mode == "reverse":
+        if way.mode in ("reverse", "absolute"):
             return self.gateway.connect(("127.0.0.1", self.entries[way]))
         if way.mode == "transparent":
             assert self.client is not None
@@ -144,8 +146,8 @@ def all_ways(transparent: bool) -> list[Way]:
     ways = [Way("bare", "bare", wire, origin) for wire in ("plain", "tls") for origin in ("nginx", "apache")]
     for engine in ENGINES:
         for mode in MODES if transparent else MODES[1:]:
-            for wire in ("plain", "tls"):
-                ways += [Way(engine, mode, wire, origin) for origin in ("nginx", "apache")]
+            wires = ("plain", "tls") if mode != "absolute" else ("plain",) if engine in BY_NAME else ()
+            ways += [Way(engine, mode, wire, origin) for wire in wires for origin in ("nginx", "apache")]
     return ways
 
 
@@ -260,12 +262,13 @@ def _start_filter(stack: ExitStack, made: Lab, engine: str, transparent: str) ->
             arguments += flag.split()
         elif engine != "all":  # where HTTP/2 has no switch it is always on
             return
-    ways = [w for w in made.addresses if w.engine == engine and w.mode == "reverse"]
+    ways = [w for w in made.addresses if w.engine == engine and w.mode in ("reverse", "absolute")]
     made.entries.update({way: free_port() for way in ways})
     modes = [
         f"reverse:{('http', 'https')[w.wire == 'tls']}://{made.addresses[w]}"
         f":{made.ports[w.wire == 'tls']}@127.0.0.1:{made.entries[w]}"
         for w in ways
+        if w.mode == "reverse"
     ]
     if transparent:
         modes.append(f"transparent@0.0.0.0:{transparent}")
@@ -273,18 +276,30 @@ def _start_filter(stack: ExitStack, made: Lab, engine: str, transparent: str) ->
         port = free_port()
         made.entries.update({w: port for w in made.addresses if (w.engine, w.mode) == (engine, mode)})
         modes.append(f"{name}@127.0.0.1:{port}")
-    folder = made.folder / engine
-    try:
-        # The origins go by address here, and no certificate names that.
-        proxy = stack.enter_context(
-            running(
-                folder, *arguments, "--set", "ssl_insecure=true",
-                text=LIST, modes=modes, namespace=made.gateway.name, check=False,
-            )
-        )  # fmt: skip
-    except AssertionError as e:
-        if "nknown option" in str(e) or "no such option" in str(e):
-            return
-        raise
-    proxy.secrets = SECRETS
-    made.filters[engine] = proxy
+    started = [(modes, "")]
+    # A name leads to one address alone in each.
+    started += [
+        (
+            [f"regular@127.0.0.1:{made.entries[w]}"],
+            f"import sitecustomize as s; s.LEADS_TO = {made.addresses[w]!r}",
+        )
+        for w in ways
+        if w.mode == "absolute"
+    ]
+    filters = []
+    for number, (modes, before) in enumerate(started):
+        try:
+            # The origins go by address here, and no certificate names that.
+            proxy = stack.enter_context(
+                running(
+                    made.folder / f"{engine}{number}", *arguments, "--set", "ssl_insecure=true", text=LIST,
+                    modes=modes, before=before, namespace=made.gateway.name, check=False,
+                )
+            )  # fmt: skip
+        except AssertionError as e:
+            if "nknown option" in str(e) or "no such option" in str(e):
+                return
+            raise
+        proxy.secrets = SECRETS
+        filters.append(proxy)
+    made.filters[engine] = filters

@@ -4,18 +4,25 @@ Bytes are TOML strings whose characters are bytes (Latin-1): ``\\r\\n`` and ``\\
 ``repeat`` (mark, text, times) stands for what would be long: the mark becomes that text so many times.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from evasion.origins import DATA
 
-MODES = ("transparent", "reverse", "connect", "socks5")
+MODES = ("transparent", "reverse", "connect", "socks5", "absolute")
 FAMILIES = ("spelling", "framing", "segmentation", "connection", "tls", "other")
 WORDS = frozenset({"blocked", "refused", "held", "served", "relayed", "any"})
+
+_BEFORE_TARGET = re.compile(rb"\W*+[^\s/:]*+[ \t\v\f]++(?=/)").match
+_HEAD_END = re.compile(rb"\r\n\r\n|\n\n").search
+_HOST = re.compile(rb"\n(?i:host):[ \t]*+([^\0- \x7f/?#]+)[ \t]*\r?\n").search
+_LENGTH = re.compile(rb"\n(?i:content-length):[ \t]*+(\d+)[ \t]*\r?\n").search
+_CHUNKED = re.compile(rb"\n(?i:transfer-encoding):[ \t]*+chunked[ \t]*\r?\n").search
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,56 @@ class Row:
     def segments(self, turn: bytes) -> list[bytes]:
         return cut_up(turn, self.cut)
 
+    def in_absolute_form(self, port: int) -> "list[Row]":
+        """It as an explicit proxy's client sends it: all of its requests in absolute form, and the first
+        alone where there are more. What cannot be written so is sent as it is.
+
+        Args:
+            port: of the origin.
+        """
+        once = (_in_absolute_form(self.turns[0], port, 1), *self.turns[1:])
+        added, cut, expected = len(once[0]) - len(self.turns[0]), self.cut, self.expected["absolute"]
+        if added and not isinstance(cut, str):
+            target = once[0].index(b"http://")
+            cut = tuple(c + added * (c > target) for c in cut)
+        turns = tuple(_in_absolute_form(turn, port) for turn in self.turns)
+        rows = [replace(self, turns=turns, cut=cut)]
+        if turns != once:
+            # What follows names no origin; that of the request before must not be taken for it.
+            alone = {"absolute": (expected[0], *("any",) * max(1, len(expected) - 1))}
+            rows.append(replace(self, turns=once, cut=cut, expected=alone))
+        return rows
+
+
+def _in_absolute_form(data: bytes, port: int, most: int = -1) -> bytes:
+    """Requests as an explicit proxy is asked for them: the Host field's value before each target that is a
+    path, or a host that has listed pages where that cannot stand in a target.
+
+    Bodies stay as they are, and so does all behind what cannot be told to be one.
+    """
+    out, at = b"", 0
+    while most and at < len(data):
+        before, end = _BEFORE_TARGET(data, at), _HEAD_END(data, at)
+        head = data[at : end.end() if end else len(data)]
+        if before is not None:
+            found = _HOST(head)
+            host = found[1] if found else b"paged.example"
+            if port != 80 and b":" not in host:
+                host += b":%d" % port
+            out += data[at : before.end()] + b"http://" + host
+            at, most = before.end(), most - 1
+        if end is None:
+            break
+        stop = end.end()
+        if length := _LENGTH(head):
+            stop += int(length[1])
+        elif _CHUNKED(head):
+            last = data.find(b"0\r\n\r\n", stop)
+            stop = last + 5 if last >= 0 else len(data)
+        out += data[at:stop]
+        at = stop
+    return out + data[at:]
+
 
 @dataclass(frozen=True)
 class StreamRow:
@@ -119,6 +176,8 @@ def _row(family: str, data: dict[str, Any]) -> Row:
         turn.replace(mark, filling * times).encode("latin-1") for turn in _strings(data.pop("bytes"))
     )
     expected = _expected(data.pop("expected"), _strings(data.pop("modes", MODES)))
+    if "absolute" in data:
+        expected["absolute"] = _strings(data.pop("absolute"))
     tls = dict(data.pop("tls", {}))
     for key in ("alpn", "cut"):
         if isinstance(tls.get(key), list):

@@ -3,6 +3,7 @@
 import socket
 from typing import Any
 
+LEADS_TO = "127.0.0.1"
 _FIXED = {"addressed.example": "127.0.0.9", "mixed-case.example": "127.0.0.1"}
 _RESERVED = (".example", ".test")
 _real = socket.getaddrinfo
@@ -13,7 +14,7 @@ def _getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(name, str):
         name = name.lower().rstrip(".")
         if name.endswith(_RESERVED):
-            host = _FIXED.get(name, "127.0.0.1")
+            host = _FIXED.get(name, LEADS_TO)
         elif name.endswith(".invalid"):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     return _real(host, *args, **kwargs)
