@@ -260,6 +260,21 @@ def test_a_purge_of_another_process_is_none_that_has_replaced_it(tmp_path: Path)
         store.check()
 
 
+def test_who_looks_after_a_purge_leaves_its_mark_to_who_writes(tmp_path: Path) -> None:
+    store = _jsonl(tmp_path)
+    day = 86_400_000
+    assert open_jsonl(TABLES["jsonl"], tmp_path).purge({"block": 1}, day + 3) == 3
+    looks = open_jsonl(TABLES["jsonl"], tmp_path)
+    looks.check()  # as `records hold` does
+    store.check()
+    # One that begins between two has seen the file that is in the middle.
+    assert looks.purge({"block": 1}, day + 5) == 2
+    begins = open_jsonl(TABLES["jsonl"], tmp_path)
+    assert looks.purge({"block": 1}, day + 7) == 2
+    begins.check()
+    begins.write(events(1, 10))
+
+
 @pytest.mark.parametrize("what", [b"", b"null", b"[[1]]", None])
 def test_a_mark_of_a_purge_that_is_damaged_stops_nothing(tmp_path: Path, what: bytes | None) -> None:
     store = _jsonl(tmp_path)

@@ -650,8 +650,8 @@ class CgnParser(Parser):
             raise RowError("no time with a year in it: have it logged as in RFC 5424")
         if block.begins:
             # An end that the event itself tells, in whole seconds, may be before its beginning was written.
-            seen = written.last // SECOND * SECOND if written and written.last >= at.last + _LATER else 0
-            return held_from(what, at, inside, "", seen)
+            seen = written.last // SECOND * SECOND if written else 0
+            return held_from(what, at, inside, "", seen if seen >= at.last + _LATER else 0)
         return held_until(what, None, at, inside, "")
 
 

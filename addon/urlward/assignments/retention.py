@@ -326,6 +326,7 @@ def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: 
     if limit is None or not all(one.has_ended_before(limit) for one in doomed):
         return 0
     _note_purged(connection, limit, None)
+    note_deleted(connection, current.name)
     for one in doomed:
         connection.execute(text(f"DROP TABLE {one.name}"))
         connection.execute(delete(unwiped).where(unwiped.c.part == one.name))
@@ -369,8 +370,11 @@ def _place_of(connection: Connection, table: Table, row: Row[Any]) -> str:
 
 
 def _noted(connection: Connection, lost: Counter[str]) -> Iterable[str]:
-    """Parts that wait to be rewritten (`note_deleted`): a file as a whole, and tables each for itself."""
-    return ([PART] if lost else []) if connection.dialect.name == "sqlite" else lost
+    """Parts that wait to be rewritten (`note_deleted`): a file as a whole, and tables each for itself, with
+    that of what is in force, which has copies of what has ended since."""
+    if not lost:
+        return ()
+    return (PART,) if connection.dialect.name == "sqlite" else {*lost, current.name}
 
 
 def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bool:

@@ -99,14 +99,14 @@ class JsonlStore:
     def _check(self) -> None:
         """As `check`, while the folder is locked."""
         seen, self._seen = self._seen, self._look()
-        by_purge = self._purged()
-        if by_purge:
-            with suppress(OSError):
-                self._mark.unlink()
-            if by_purge[0] == seen[0] and by_purge[-1] == self._seen[0]:
-                return
         # An inode's number may be given to the next file, which is shorter then.
-        if seen[0] is not None and (seen[0] != self._seen[0] or self._seen[1] < seen[1]):
+        if seen[0] is None or (seen[0] == self._seen[0] and seen[1] <= self._seen[1]):
+            return
+        # Who has only looked since leaves the mark to whoever writes.
+        by_purge = self._purged()
+        with suppress(OSError):
+            self._mark.unlink()
+        if seen[0] not in by_purge[:-1] or by_purge[-1] != self._seen[0]:
             self._known.clear()
             raise ReplacedError(f"{self._path}: was deleted, moved, cut or replaced by another program")
 
