@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from assignments.support import DAY, START, at, sighting, taken
-from urlward.assignments import importing
+from urlward.assignments import importing, merging
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow, import_file
 from urlward.assignments.interval import Ending, SightingKind
@@ -605,14 +605,21 @@ type Told = tuple[str, int, str, str]
         ),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("few", [False, True])
 def test_a_session_that_moved_in_a_gap_is_named_for_certain_where_it_was_told_alone(
     sqlite_store: AssignmentStore,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    few: bool,
     before: list[Told],
     rotated: list[Told],
     behind: list[Told],
     answers: list[tuple[str, int, str]],
 ) -> None:
+    if few:  # as of more addresses than are kept in memory
+        monkeypatch.setattr(merging, "_MOST_KEPT", 0)
+        monkeypatch.setattr(importing, "_BLOCK", 100)
     begun: dict[str, int] = {}
 
     def records(some: list[Told]) -> list[str]:

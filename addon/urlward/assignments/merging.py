@@ -321,9 +321,13 @@ class Merger:
         changes.held = {key: [*held] for key, held in changes.held.items()}
         if len(self._held) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
+            denied = {key: one for key, one, _ in self._denied.values() if self._held.get(key) is one}
             self._held = {key: [*held] for key, held in changes.held.items()} | dict.fromkeys(changes.gone)
+            self._held |= denied
             self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
-            for key, held in changes.held.items():
+            # What fills a gap looks at what was there before and is denied, and at what ended behind.
+            behind = [(key, one) for key, some in self._behind.items() for one in some]
+            for key, held in [*changes.held.items(), *denied.items(), *behind]:
                 self._note(key, held)
         tables: tuple[dict[Any, Any], ...] = (self._ends, self._last_ends, self._followed, self._begun)
         for told in tables:
