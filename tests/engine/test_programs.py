@@ -83,6 +83,7 @@ DATA = [
     ("/abuwojepup", "/raw/abuwojepup"),
     ("/b/view/0a1b2c3d", "/b/view/raw/0a1b2c3d"),
     ("/a_name/55", "/s/a_name/55"),
+    ("/a_name/55", "/s/a_name/55/"),
     # Discourse
     ("/u/a.b", "/u/a.b.json"),
     ("/c/a/5", "/c/a/5/l/latest.json?filter=x"),
@@ -111,6 +112,12 @@ TOPICS = [
     # pictures with words behind their number (Moebooru)
     ("/@a/112233", "/@a/112233/embed"),
     ("/@a/112233", "/users/a/statuses/112233"),
+    # The same with a slash at the end, or the number in other letters
+    ("/@a/112233", "/@a/112233/embed/"),
+    ("/w/kkGMgK9ZtnKfYAgnEtQxbv", "/videos/embed/9C9DE5E8-0A1E-484A-B099-E80766180A6D/"),
+    ("/w/9c9de5e8-0a1e-484a-b099-e80766180a6d", "/w/9C9DE5E8-0A1E-484A-B099-E80766180A6D"),
+    ("/watch?v=iD5_-abcdEf", "/embed/iD5_-abcdEf/"),
+    ("/discussion/5/a-title", "/discussion/5/a-title/p1/"),
     ("/a/B5c", "/a/B5c/embed?x"),
     ("/watch?v=iD5_-abcdEf", "/embed/iD5_-abcdEf?autoplay=1"),
     ("/watch?v=iD5_-abcdEf", "/shorts/iD5_-abcdEf"),

@@ -127,7 +127,7 @@ _ROUTES = [
     for route in ROUTES
 ]
 
-TELLING = tuple([route.tells or route.asked for route in ROUTES])
+TELLING = tuple([(route.tells or route.asked).replace(r"\Z", r"/?\Z") for route in ROUTES])
 """Expressions of which each path of data has one, behind a slash or with a dot in front."""
 _may_be = search_for(TELLING)
 

@@ -25,7 +25,7 @@ _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
 # Discuz links a topic with the page of the list that its visitor comes from, which is the first to robots,
 # and leads to last posts by the address that it has without rewriting.
 _DISCUZ = r"(?<=/)thread-([0-9]+)-([0-9]+)-([0-9]+)\.html\Z"
-_is_long = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+_is_long = re.compile("(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _at_a_post = re.compile(r"((?:(?:\A|[&;])topic=|/topic,)[0-9]+)\.(?:msg[0-9]+|new)(?![^&;.])").sub
 """What SMF has in place of `.0` where it leads to a post of a topic."""
 
@@ -100,9 +100,9 @@ WAYS = (
 _WAYS = [(beginning_of(way.tells), re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
 
 TELLING = (
-    *(r"/forum\.php\Z", "/topic,", "/w/[0-9a-f]{8}-", f"/d/(?:e/)?{_LONG_NAME}", f"/folders/{_LONG_NAME}"),
-    *(rf"/{way}/[0-9A-Za-z_-]{{8,16}}\Z" for way in ("embed", "live", "shorts")),
-    *[way.tells for way in WAYS if way.tells],
+    *(r"/forum\.php\Z", "/topic,", "/w/[0-9A-Fa-f]{8}-", f"/d/(?:e/)?{_LONG_NAME}", f"/folders/{_LONG_NAME}"),
+    *(rf"/{way}/[0-9A-Za-z_-]{{8,16}}/?\Z" for way in ("embed", "live", "shorts")),
+    *[way.tells.replace(r"\Z", r"/?\Z") for way in WAYS if way.tells],
 )
 """Expressions of which each path of a way to a topic has one, behind a slash. SMF's are in queries, too, as
 ``topic=``."""
@@ -116,7 +116,9 @@ def topics(path: str, query: str) -> list[tuple[str, str]]:
     Raises:
         UrlError: the query has too many percent signs that escape nothing.
     """
-    if "topic=" not in query and not _may_be(path):
+    if _may_be(path):
+        path = path.rstrip("/")  # which is none to Rails and Express
+    elif "topic=" not in query:
         return []
     for beginning, is_asked, instead in _WAYS:
         if beginning in path and (match := is_asked(path)):
