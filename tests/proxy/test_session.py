@@ -214,6 +214,22 @@ async def test_a_page_on_an_address_that_is_listed(rig: Rig, excused: str, passe
     await rig.settled()
 
 
+@pytest.mark.parametrize("entry", ["http://127.0.0.1/page", "http://127.0.0.1/other"])
+async def test_a_page_on_the_address_that_a_name_leads_to(rig: Rig, entry: str) -> None:
+    """As where the client dials the address, on a new connection and on one that is open."""
+    await rig.relist(f"{entry} id=A-9")
+    await rig.start(answer, "reverse:http://localhost")
+    page = b"HTTP/1.1 451 " if entry.endswith("page") else OK
+    assert (await rig.ask(GET % b"page")).startswith(page)
+    assert (await rig.ask(GET % b"a", GET % b"page")).startswith(OK + page)
+    await rig.start(answer, "regular")
+    rig.lead()
+    for _ in range(2):
+        found = await rig.ask(absolute(rig).replace(b"/ HTTP", b"/page HTTP"))
+        assert found.startswith(page[:13])
+    await rig.settled()
+
+
 async def test_monitoring_lets_everything_pass(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rig.tctx.options.update(urlward_monitor=True)

@@ -481,8 +481,12 @@ class Matcher:
             UrlError: one of `hosts` cannot be judged.
         """
         return all(self._hosts.states(host) is ALL_QUIET for host in hosts) and not (
-            address and self._hosts.address_rules(address)
+            address and (self._hosts.address_rules(address) or self._has_pages(address))
         )
+
+    def _has_pages(self, address: str) -> bool:
+        """Whether an entry is on an address as a host."""
+        return self._hosts.states(_as_host(address)) is not ALL_QUIET
 
     def check_url(self, url: str | bytes, now: float = 0.0, decide: Decide = decide) -> Verdict:
         """Decide on a whole URL.
@@ -566,17 +570,31 @@ class Matcher:
         return "whole" if "whole" in levels else "below" if "below" in levels else ""
 
     def check_address(
-        self, address: str, ports: Sequence[int] = (), now: float = 0.0, decide: Decide = decide
+        self,
+        address: str,
+        ports: Sequence[int] = (),
+        now: float = 0.0,
+        decide: Decide = decide,
+        target: str = "",
     ) -> Verdict:
-        """Decide on a destination address; what is not an address passes."""
-        rules = self._hosts.address_rules(address)
-        if not rules:
-            return PASS
-        found: list[Verdict] = []
-        judging = _Judging(ports, now)
-        for rule in rules:
-            _judge(rule.verdict, rule.shape, judging, found)
-        return decide(self._excused(found)) if found else PASS
+        """Decide on a destination address, and on what is asked for there if an entry is on the address as a
+        host: by whatever name a client gets there. What is not an address passes.
+
+        Raises:
+            UrlError: the target cannot be judged.
+        """
+        verdict = PASS
+        if rules := self._hosts.address_rules(address):
+            found: list[Verdict] = []
+            judging = _Judging(ports, now)
+            for rule in rules:
+                _judge(rule.verdict, rule.shape, judging, found)
+            verdict = decide(self._excused(found)) if found else PASS
+        if target and not verdict.blocked and self._has_pages(address):
+            page = self.check_request((_as_host(address),), target, ports, now, decide)
+            if page.listed and (page.blocked or not verdict.listed):
+                return page
+        return verdict
 
     def check_file(self, digests: Mapping[str, bytes], now: float = 0.0, decide: Decide = decide) -> Verdict:
         """Decide on a file by its digests; `Verdict.algorithm` says by which.
@@ -924,6 +942,10 @@ def _judge(
             return
         verdict = verdict._replace(doubtful=True)
     found.append(verdict)
+
+
+def _as_host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _excuses_all(verdict: Verdict) -> bool:

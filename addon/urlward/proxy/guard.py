@@ -345,7 +345,7 @@ class Guard:
         else:
             verdict = _gravest([matcher.check_host(h, names.ports, now, judge) for h in names.hosts])
         if names.address and not verdict.blocked:
-            of_address = matcher.check_address(names.address, names.ports, now, judge)
+            of_address = matcher.check_address(names.address, names.ports, now, judge, names.target)
             verdict = verdict if of_address is PASS else _gravest([of_address, verdict])
         return verdict
 
@@ -374,8 +374,8 @@ class Guard:
         """The decision rule that applies to a client, from matching entries to a verdict."""
         return decide if self.policy is None else lambda found: self._view(client).decide(found)
 
-    def _check_address(self, address: str, port: int, client: Client) -> Verdict:
-        return self.matcher().check_address(address, (port,), self.clock(), self.rule_for(client))
+    def _check_address(self, address: str, port: int, client: Client, target: str = "") -> Verdict:
+        return self.matcher().check_address(address, (port,), self.clock(), self.rule_for(client), target)
 
     def _only_told(self, verdict: Verdict) -> bool:
         """Whether a listed destination passes all the same, and is only logged."""
@@ -384,7 +384,8 @@ class Guard:
     def answer_connected(
         self, head: RequestHead, names: Names, client: Client, address: str, port: int
     ) -> BlockResponse | None:
-        """Decide again when a host's address is known: the response where the address is listed, or None.
+        """Decide again when a host's address is known: the response where that is listed, or the page there,
+        or None.
 
         Never raises.
 
@@ -396,7 +397,7 @@ class Guard:
             port: likewise.
         """
         try:
-            verdict = self._check_address(address, port, client)
+            verdict = self._check_address(address, port, client, names.target)
             answer = self._listed(verdict, names, head, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
         except Exception as e:  # noqa: BLE001 - as above
