@@ -170,7 +170,7 @@ def fuzz(lab: Lab, ways: Iterable[Way], seed: int, requests: int, seconds: float
 
 
 def fuzzed_ways(lab: Lab) -> list[Way]:
-    """Those on which a request's bytes reach a filter that reads HTTP/1."""
+    """Those on which a request's bytes reach a filter that reads HTTP/1 as they are."""
     engines = ("layer", "flows", "relay")
     return [way for way in lab.ways if way.engine in engines and way.mode != "absolute"]
 

@@ -138,7 +138,7 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     results = []
     before = deque[Row](maxlen=3)
     absolute = way.mode == "absolute"
-    forms = [(r, sent) for r in rows for sent in (r.in_absolute_form(lab.ports[0]) if absolute else (r,))]
+    forms = [(r, sent) for r in rows for sent in (r.in_absolute_form() if absolute else (r,))]
     for row, sent in forms:
         expected = expectation(way, sent)
         must = way.origin in row.bare if way.engine == "bare" else answered(expected)

@@ -1,7 +1,8 @@
 """Origins, filters and the ways between them: mode, wire, engine and origin are parameters.
 
 As root everything stands in a network namespace of its own, with a client in another, so that
-transparent mode is the real one. Otherwise it stands on loopback, without transparent mode.
+transparent mode is the real one. Otherwise it stands on loopback, without transparent mode and what is
+asked in absolute form, which goes to the port of HTTP.
 """
 
 import os
@@ -145,7 +146,7 @@ def all_ways(transparent: bool) -> list[Way]:
     """Every combination, the bare ones first."""
     ways = [Way("bare", "bare", wire, origin) for wire in ("plain", "tls") for origin in ("nginx", "apache")]
     for engine in ENGINES:
-        for mode in MODES if transparent else MODES[1:]:
+        for mode in MODES if transparent else ("reverse", *EXPLICIT):
             wires = ("plain", "tls") if mode != "absolute" else ("plain",) if engine in BY_NAME else ()
             ways += [Way(engine, mode, wire, origin) for wire in wires for origin in ("nginx", "apache")]
     return ways

@@ -2,6 +2,9 @@
 
 Bytes are TOML strings whose characters are bytes (Latin-1): ``\\r\\n`` and ``\\u00e9`` are what they say.
 ``repeat`` (mark, text, times) stands for what would be long: the mark becomes that text so many times.
+``absolute`` is what is expected in absolute form where that is not as in a tunnel. There the target names the
+host, which is looked up, and takes the Host field's place (RFC 9112 section 3.2.2): what is in no name is
+refused, an odd or missing Host field is of no account, and a name that leads nowhere is not answered for.
 """
 
 import re
@@ -82,19 +85,16 @@ class Row:
     def segments(self, turn: bytes) -> list[bytes]:
         return cut_up(turn, self.cut)
 
-    def in_absolute_form(self, port: int) -> "list[Row]":
+    def in_absolute_form(self) -> "list[Row]":
         """It as an explicit proxy's client sends it: all of its requests in absolute form, and the first
         alone where there are more. What cannot be written so is sent as it is.
-
-        Args:
-            port: of the origin.
         """
-        once = (_in_absolute_form(self.turns[0], port, 1), *self.turns[1:])
+        once = (_in_absolute_form(self.turns[0], 1), *self.turns[1:])
         added, cut, expected = len(once[0]) - len(self.turns[0]), self.cut, self.expected["absolute"]
         if added and not isinstance(cut, str):
             target = once[0].index(b"http://")
             cut = tuple(c + added * (c > target) for c in cut)
-        turns = tuple(_in_absolute_form(turn, port) for turn in self.turns)
+        turns = tuple(_in_absolute_form(turn) for turn in self.turns)
         rows = [replace(self, turns=turns, cut=cut)]
         if turns != once:
             # What follows names no origin; that of the request before must not be taken for it.
@@ -103,7 +103,7 @@ class Row:
         return rows
 
 
-def _in_absolute_form(data: bytes, port: int, most: int = -1) -> bytes:
+def _in_absolute_form(data: bytes, most: int = -1) -> bytes:
     """Requests as an explicit proxy is asked for them: the Host field's value before each target that is a
     path, or a host that has listed pages where that cannot stand in a target.
 
@@ -115,10 +115,7 @@ def _in_absolute_form(data: bytes, port: int, most: int = -1) -> bytes:
         head = data[at : end.end() if end else len(data)]
         if before is not None:
             found = _HOST(head)
-            host = found[1] if found else b"paged.example"
-            if port != 80 and b":" not in host:
-                host += b":%d" % port
-            out += data[at : before.end()] + b"http://" + host
+            out += data[at : before.end()] + b"http://" + (found[1] if found else b"paged.example")
             at, most = before.end(), most - 1
         if end is None:
             break

@@ -22,7 +22,7 @@ ROWS = {
     "spelling": 281,
     "framing": 250,
     "segmentation": 43,
-    "connection": 62,
+    "connection": 67,
     "tls": 74,
     "other": 26,
     "http2": 68,
