@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -430,6 +431,32 @@ async def test_a_handshake_that_fails(server_context: ssl.SSLContext) -> None:
         assert connection.tls is not None
         assert not connection.tls.ready
     await secured.over()
+
+
+async def test_a_handshake_with_an_origin_keeps_nobody_waiting(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL reads certificates that take it minutes."""
+    shake, may_go_on = Tls.shake, threading.Event()
+
+    def slowly(tls: Tls, data: bytes) -> None:
+        if tls.client_side and data:
+            assert may_go_on.wait(20)
+        shake(tls, data)
+
+    monkeypatch.setattr(Tls, "shake", slowly)
+    one, closed = (Secured(server_context, client_context) for _ in range(2))
+    await until(lambda: bool(one.client._paused and closed.client._paused))
+    closed.client.abort()
+    await until(lambda: "client lost" in closed.said)
+    may_go_on.set()
+    await one.ready()
+    one.server.write(b"hello")
+    await until(lambda: one.got[1] == b"hello")
+    assert "client established" not in closed.said
+    assert not one.faults + closed.faults
+    closed.server.abort()
+    await one.over()
 
 
 async def test_what_is_abandoned_is_closed_though_the_end_of_tls_does_not_get_out(secured: Secured) -> None:

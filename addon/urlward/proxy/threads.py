@@ -38,7 +38,7 @@ class Waiting:
     """
 
     done: Callable[[Any], None] | None
-    network: str = ""
+    network: Hashable = ""
     work: Hashable = None
 
     def cancel(self) -> None:
@@ -105,7 +105,7 @@ class Threads[Work: Hashable, Found]:
         """Number of pieces of work that are waited for."""
         return len(self._works)
 
-    def ask(self, network: str, work: Work, done: Callable[[Any], None]) -> Waiting | None:
+    def ask(self, network: Hashable, work: Work, done: Callable[[Any], None]) -> Waiting | None:
         """Have a piece of work done, unless somebody has already; None where there is no room to wait.
 
         Args:
@@ -132,7 +132,7 @@ class Threads[Work: Hashable, Found]:
         self._staff(loop)
         return one
 
-    def begins_at_once(self, network: str) -> bool:
+    def begins_at_once(self, network: Hashable) -> bool:
         """Whether what a network asks for now is begun at once."""
         with self._lock:
             return self._running[network] < self._of_one and self._running.total() < self._most_threads
