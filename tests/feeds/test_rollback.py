@@ -191,6 +191,21 @@ def test_a_list_that_is_held_and_lost_comes_back_as_it_is_kept(
     assert made.refresh().text.startswith("held at serial ")
 
 
+def test_a_list_that_is_lost_while_its_source_is_away_is_the_one_before(tmp_path: Path, site: Server) -> None:
+    """Or nothing on it would be blocked until the source is back, which then is asked for all of it."""
+    made = three(tmp_path, site)
+    now = entries(made)
+    FeedStore(made.state, made.table.name).path.unlink()
+    (site.folder / "www/feed").unlink()
+    outcome = made.refresh()
+    assert outcome.state == "failed"
+    assert outcome.text.startswith("lost, and an earlier one put in force; ")
+    assert 0 < entries(made) < now
+    site.put("feed", hosts(*range(now)))
+    assert made.refresh().state == "new"
+    assert entries(made) == now
+
+
 def test_a_list_that_was_gone_back_to_and_is_lost_while_the_feed_is_paused_comes_back(
     tmp_path: Path, site: Server
 ) -> None:

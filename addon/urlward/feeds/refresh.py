@@ -12,7 +12,7 @@ import random as random_module
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -244,7 +244,17 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
         if look.own is not None and isinstance(e, ChangingError):
             raise  # neither good nor bad, and looked at again in a moment
         # Whatever it is, `urlward feeds status` has to tell.
-        return _failed(look, e, random)
+        return _failed(look, e, random, back=_put_back(look, store))
+
+
+def _put_back(look: Look, store: FeedStore) -> bool:
+    """Put the last list that is kept in force where the one that was is lost and cannot be had anew: without
+    any, nothing on it would be blocked for as long. Returns whether it is."""
+    if look.own is not None or look.in_force is not None:
+        return False
+    with suppress(StateError):
+        return store.put_back(look.facts.serial, or_last=True)
+    return False
 
 
 def _guard(look: Look, found: Candidate) -> bool:
@@ -309,19 +319,22 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
     return Outcome("new" if isinstance(found, Candidate) else "unchanged", text, facts.next_run)
 
 
-def _failed(look: Look, error: Exception, random: Random) -> Outcome:
+def _failed(look: Look, error: Exception, random: Random, *, back: bool) -> Outcome:
     reason = _reason(error)
-    return failure(
+    outcome = failure(
         look.feed,
         look.facts,
         look.now,
         reason,
         _text(error),
         own=look.own,
-        has_list=look.in_force is not None,
+        has_list=back or look.in_force is not None,
         refused=isinstance(error, RefusedError | ArtifactError) and reason not in _ASK_AGAIN,
         retry_after=error.retry_after if isinstance(error, FetchError) else None,
         random=random,
+    )
+    return (
+        outcome._replace(text=f"lost, and an earlier one put in force; {outcome.text}") if back else outcome
     )
 
 
