@@ -492,13 +492,27 @@ class Connection:
     def _decrypt(self, tls: Tls, data: bytes) -> None:
         if tls.ready:
             tls.incoming.write(data)
-        elif tls.client_side:
-            self.pause(SHAKING)
-            _shaking.ask(self._share, (tls, data), partial(self._shaken, tls))
-            return
-        elif not self._shake(tls, data):
-            return
+        else:
+            rest = self._without_hello(tls, data) if tls.client_side else data
+            if rest is None or not self._shake(tls, rest):
+                return
         self._take_decrypted(tls)
+
+    def _without_hello(self, tls: Tls, data: bytes) -> bytes | None:
+        """What an origin sends behind its ServerHello where that goes on with an earlier session, of which no
+        certificates come; None where all the rest is for a thread."""
+        end = tls.hello_end(data)
+        if end:
+            error = _shake((tls, data[:end]))
+            if not isinstance(error, ssl.SSLWantReadError):
+                self._go_on_from(tls, error)
+                return None
+            data = data[end:]
+        if tls.session.session_reused:
+            return data
+        self.pause(SHAKING)
+        _shaking.ask(self._share, (tls, data), partial(self._shaken, tls))
+        return None
 
     def _take_decrypted(self, tls: Tls) -> None:
         data, ended = tls.decrypted()
@@ -630,4 +644,5 @@ _shaking: Threads[tuple[Tls, bytes], Exception | None] = Threads(
     _shake, "urlward-handshakes", threads=_SHAKES, of_one=_SHAKES_OF_ONE, nice=_NICE
 )
 """Does handshakes with origins: OpenSSL reads the keys of all certificates before it verifies any, which
-takes it minutes where they are of elliptic curves of the origin's own. Other threads run meanwhile."""
+takes it minutes where they are of elliptic curves of the origin's own. Other threads run meanwhile. What goes on
+with an earlier session has no certificates, and is done at once."""
