@@ -644,5 +644,5 @@ _shaking: Threads[tuple[Tls, bytes], Exception | None] = Threads(
     _shake, "urlward-handshakes", threads=_SHAKES, of_one=_SHAKES_OF_ONE, nice=_NICE
 )
 """Does handshakes with origins: OpenSSL reads the keys of all certificates before it verifies any, which
-takes it minutes where they are of elliptic curves of the origin's own. Other threads run meanwhile. What goes on
-with an earlier session has no certificates, and is done at once."""
+takes it minutes where they are of elliptic curves of the origin's own. Other threads run meanwhile. What goes
+on with an earlier session has no certificates, and is done at once."""
