@@ -244,7 +244,7 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
         if look.own is not None and isinstance(e, ChangingError):
             raise  # neither good nor bad, and looked at again in a moment
         # Whatever it is, `urlward feeds status` has to tell.
-        return _failed(look, e, random, back=_put_back(look, store))
+        return _failed(look, e, random, back=isinstance(e, FetchError) and _put_back(look, store))
 
 
 def _put_back(look: Look, store: FeedStore) -> bool:

@@ -198,6 +198,7 @@ class Threads[Work: Hashable, Found]:
                 self._begin(loop)
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._tell, work, found)
+            del loop, network, work, found  # or they were kept until the next piece comes
 
     def _tell(self, work: Work, found: Found) -> None:
         self._keep(work, found)
