@@ -345,7 +345,8 @@ def test_a_body_that_has_begun_before_our_settings_are_known_may_end(monkeypatch
             case.send(stream, bytes(16_000))
     case.send_client(b"".join(on_its_way))
     case.flush()
-    case.send(stream, b"", end=True)
+    case.client.end_stream(stream)  # empty: no window keeps it
+    case.flush()
     case.origins[0].lane.resume(BEHIND)
     assert case.goaway is None
     assert case.origins[0].got.endswith(b"\r\n0\r\n\r\n")
