@@ -26,7 +26,7 @@ from urlward.proxy.acceptor import Acceptor
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import Front
 from urlward.proxy.session import Session
-from urlward.proxy.threads import Waiting
+from urlward.proxy.threads import Waiter
 
 type Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -136,8 +136,8 @@ class Rig:
     def lead(self, *addresses: tuple[str, int]) -> None:
         """Have every name lead to the origin, or to these addresses."""
 
-        def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
-            lookup = Waiting(done)
+        def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiter:
+            lookup = Waiter(done)
             found = addresses or (("127.0.0.1", self.origin_port),)
             asyncio.get_running_loop().call_soon(lookup.tell, found)
             return lookup

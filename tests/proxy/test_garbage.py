@@ -28,7 +28,7 @@ from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay, Pending
 from urlward.proxy.session import Server, Session, SessionClient, SessionContext
 from urlward.proxy.socks import SocksHandshake
-from urlward.proxy.threads import Waiting
+from urlward.proxy.threads import Waiter
 from urlward.proxy.tls import Tls
 from urlward.proxy.upstream import Opening
 
@@ -339,8 +339,8 @@ async def origin_unreachable(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def origin_without_address(rig: Rig, streams: Streams) -> None:
-    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
-        lookup = Waiting(done)
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiter:
+        lookup = Waiter(done)
         asyncio.get_running_loop().call_soon(lookup.tell, ())
         return lookup
 
@@ -357,10 +357,10 @@ async def origin_looked_up_in_a_thread(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
-    sought: list[Waiting] = []
+    sought: list[Waiter] = []
 
-    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
-        sought.append(Waiting(done))
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiter:
+        sought.append(Waiter(done))
         return sought[-1]
 
     rig.addon.resolver.look_up = look_up  # type: ignore[method-assign]

@@ -23,7 +23,7 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.poller import READ, Poller
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, GONE_AFTER, Session
-from urlward.proxy.threads import Waiting
+from urlward.proxy.threads import Waiter
 from urlward.proxy.upstream import KEPT_FOR, Address, Opening
 
 
@@ -472,10 +472,10 @@ async def test_a_client_that_leaves_while_the_origin_is_sought(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await rig.start(answer, "regular")
-    sought: list[Waiting] = []
+    sought: list[Waiter] = []
 
-    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiting:
-        sought.append(Waiting(done))
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiter:
+        sought.append(Waiter(done))
         return sought[-1]
 
     monkeypatch.setattr(rig.addon.resolver, "look_up", look_up)

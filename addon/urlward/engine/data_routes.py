@@ -9,11 +9,11 @@ import re
 from typing import NamedTuple
 
 from urlward.engine.url import unescape_once
-from urlward.engine.words import beginning_of, search_for
+from urlward.engine.words import BY_CHANCE, beginning_of, search_for
 
 
 class _Route(NamedTuple):
-    """Where a program has its pages' data.
+    """Row of the table: a program's address of its pages' data.
 
     Attributes:
         program: that has them there.
@@ -35,11 +35,11 @@ class _Route(NamedTuple):
 _NUMBERED = "(?:statuses/|[^/]++(?:/[^/]++){,3}/(?:[A-Z]*+[0-9]++(?![^/-])|[0-9a-f]{8}-))"
 """Expression of a path that has a number soon: `/api/auth/oauth2` and `/api/docs/v1` are of manuals."""
 _CONSONANT, _VOWEL = "[bcdfghjklmnpqrstvwxyz]", "[aeiou]"
-_BY_CHANCE = (
+_PASTE = (
     "(?:[0-9A-Za-z](?=[a-z]*+[0-9A-Z])[0-9A-Za-z]{5,}+"
     f"|(?:{_CONSONANT}{_VOWEL}){{5}}|(?:{_VOWEL}{_CONSONANT}){{5}})"
 )
-"""Expression of a name that is made by chance, of letters and digits or Hastebin's syllables."""
+"""Expression of a paste's name, which is made by chance, of letters and digits or Hastebin's syllables."""
 
 # The first that a path is of says what it is.
 ROUTES = (
@@ -65,7 +65,7 @@ ROUTES = (
     ),
     _Route(
         "Nextcloud",
-        r"(?:/index\.php)?/s/(?=[^/]*[0-9A-Z])([^/]+)/(?:download|preview)(?:/[^/]*)?\Z",
+        rf"(?:/index\.php)?/s/{BY_CHANCE}([^/]+)/(?:download|preview)(?:/[^/]*)?\Z",
         r"/s/\1",
         "/s/[^/]+/(?:download|preview)",
     ),
@@ -89,7 +89,7 @@ ROUTES = (
     _Route("GitLab", "/-/raw/", "/-/blob/"),
     _Route("GitHub", r"\A(/[^/]+/[^/]+)/raw/(?:refs/heads/)?(?=[^/]+/)", r"\1/blob/", "/raw/"),
     _Route("cgit", r"\A(/cgit(?:\.cgi)?/.*?|.*?\.git)/plain/", r"\1/tree/", "/plain/"),
-    _Route("Pastebin, Hastebin, Stikked", rf"/raw/(?={_BY_CHANCE}\Z)", "/", "/raw/"),
+    _Route("Pastebin, Hastebin, Stikked", rf"/raw/(?={_PASTE}\Z)", "/", "/raw/"),
     _Route("Telegram", r"\A/s(?=/[A-Za-z][0-9A-Za-z_]+/[0-9]+\Z)", "", r"/s/[A-Za-z][0-9A-Za-z_]+/[0-9]+\Z"),
     _Route("React Router, Remix", r"(?:/_?|/_root)?\.(?:data|rsc)\Z", "", r"\.(?:data|rsc)\Z"),
     _Route("Shopify", r"(?<=/products/)([^/]*)\.js(?:on)?\Z", r"\1", r"/products/[^/]*\.js"),

@@ -163,7 +163,7 @@ _SIZES = [
 
 
 class _Service(NamedTuple):
-    """What makes a size when it is asked for.
+    """Service that makes a size when it is asked for.
 
     Attributes:
         program: that has it.

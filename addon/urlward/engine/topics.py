@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from urlward.engine.url import query_value
-from urlward.engine.words import beginning_of, search_for
+from urlward.engine.words import BY_CHANCE, beginning_of, search_for
 
 _LONG_NAME = "[0-9A-Za-z_-]{25,}"
 # By which of several accounts it is looked at, and how.
@@ -17,8 +17,6 @@ _GOOGLE = (
     r"\A/(drive|file|document|spreadsheets|presentation|forms)(?:/u/[0-9]++)?"
     rf"/(folders/|d/(?:e/)?)({_LONG_NAME})(?:/(?:view|edit|preview|pub|mobilebasic|htmlview|viewform))?\Z"
 )
-_BY_CHANCE = "(?=[^/0-9A-Z]*+[0-9A-Z])"
-"""What is in front of a name that is made by chance, which `/embed/overview` has not."""
 _BASE_58 = "123456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
 # What Discourse makes of a title has a hyphen, or is `topic` where it could make nothing.
 _TITLE = "(?:topic|(?=[^/]*-)[^/]++)/"
@@ -74,14 +72,14 @@ WAYS = (
     ),
     _Way(
         "YouTube, Invidious, Pornhub",
-        rf"(?<=\A/)(?:embed|live|shorts)/{_BY_CHANCE}([0-9A-Za-z_-]{{9,16}})\Z",
+        rf"(?<=\A/)(?:embed|live|shorts)/{BY_CHANCE}([0-9A-Za-z_-]{{9,16}})\Z",
         (r"watch?v=\1", r"view_video.php?viewkey=\1"),
         "",
     ),
-    _Way("MEGA", rf"(?<=\A/)embed/{_BY_CHANCE}([0-9A-Za-z_-]{{8}})\Z", (r"file/\1",), ""),
+    _Way("MEGA", rf"(?<=\A/)embed/{BY_CHANCE}([0-9A-Za-z_-]{{8}})\Z", (r"file/\1",), ""),
     _Way(
         "Dailymotion, Spotify",
-        rf"(?<=\A/)embed/(?=[a-z]+/{_BY_CHANCE}[^/]+\Z)",
+        rf"(?<=\A/)embed/(?=[a-z]+/{BY_CHANCE}[^/]+\Z)",
         ("",),
         r"/embed/[a-z]+/[^/]+\Z",
     ),

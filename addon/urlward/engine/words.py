@@ -7,6 +7,9 @@ dot. Nearly all paths have none of these, so that one look at them spares all ot
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+BY_CHANCE = "(?=[^/0-9A-Z]*+[0-9A-Z])"
+"""Expression in front of a name made by chance: that has a digit or capital, as `overview` has not."""
+
 _EITHER = re.compile(r"\(\?:([^()\[\]]+)\)(?![?*+{])(.*)").fullmatch
 _LETTER = re.compile(r"(?:[0-9A-Za-z_@\-]|\\\.)(?![?*+{])").match
 _BEGINNING = re.compile(r"(?:(?:[0-9A-Za-z_\-/]|\\\.)(?![?*+{]))+").match

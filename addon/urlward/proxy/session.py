@@ -35,7 +35,7 @@ from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpEnds, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
-from urlward.proxy.threads import Waiting
+from urlward.proxy.threads import Waiter
 from urlward.proxy.tls import Tls, nothing, reason_of
 from urlward.proxy.upstream import Address, Opening, literal_address
 
@@ -213,11 +213,11 @@ class Session(HttpEnds, Member):
         self._passes: list[Task] | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
-        self._reaching: Waiting | Opening | None = None
+        self._reaching: Waiter | Opening | None = None
         """How."""
         self._seeks: list[Task] | None = None
         """What looks for another address if the client's does not answer, until it does."""
-        self._sought: Waiting | None = None
+        self._sought: Waiter | None = None
         self._origin = NOWHERE
         self._server: Connection | None = None
         self._client: Connection = (
@@ -468,7 +468,7 @@ class Session(HttpEnds, Member):
         else:
             self._reaching = self._look_up(host, self._found)
 
-    def _look_up(self, name: str, found: Callable[[Sequence[Address]], None]) -> Waiting:
+    def _look_up(self, name: str, found: Callable[[Sequence[Address]], None]) -> Waiter:
         client, found = str(self.client.peername[0]), partial(self._attempt, found)
         return self._mode.addon.resolver.look_up(name, self._origin.port, client, found)
 

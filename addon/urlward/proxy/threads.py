@@ -27,7 +27,7 @@ logger = logging.getLogger("urlward")
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
+class Waiter:
     """One who waits for a piece of work.
 
     Args:
@@ -38,7 +38,7 @@ class Waiting:
     """
 
     done: Callable[[Any], None] | None
-    network: Hashable = ""
+    network: str = ""
     work: Hashable = None
 
     def cancel(self) -> None:
@@ -83,19 +83,19 @@ class Threads[Work: Hashable, Found]:
         self._most_threads, self._of_one, self._most = threads, of_one, most
         self._lock = Lock()
         """Around all that follows: the next piece is begun without the event loop, which may be busy."""
-        self._networks: dict[Hashable, dict[Waiting, None]] = {}
+        self._networks: dict[Hashable, dict[Waiter, None]] = {}
         """Who waits, by network, in order."""
-        self._works: dict[Hashable, dict[Waiting, None]] = {}
+        self._works: dict[Hashable, dict[Waiter, None]] = {}
         """Who waits, by what for."""
         self._size = 0
         """Number of those who wait."""
-        self._pending: dict[Hashable, deque[Waiting]] = {}
+        self._pending: dict[str, deque[Waiter]] = {}
         """Those whose work may be yet to begin; the next turn is the first network's."""
         self._begun: set[Hashable] = set()
         """What is under way, or done and yet to be told of."""
-        self._running: Counter[Hashable] = Counter()
+        self._running: Counter[str] = Counter()
         """Pieces under way, by the network whose turn it was."""
-        self._queue: SimpleQueue[tuple[asyncio.AbstractEventLoop, Hashable, Work]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[asyncio.AbstractEventLoop, str, Work]] = SimpleQueue()
         self._threads = 0
         self._short = False
         """Whether no thread could be had the last time."""
@@ -105,13 +105,13 @@ class Threads[Work: Hashable, Found]:
         """Number of pieces of work that are waited for."""
         return len(self._works)
 
-    def ask(self, network: Hashable, work: Work, done: Callable[[Any], None]) -> Waiting | None:
+    def ask(self, network: str, work: Work, done: Callable[[Any], None]) -> Waiter | None:
         """Have a piece of work done, unless somebody has already; None where there is no room to wait.
 
         Args:
             network: for whom.
             work: the same for all that ask for the same.
-            done: see `Waiting`; called later in this thread.
+            done: see `Waiter`; called later in this thread.
         """
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -122,7 +122,7 @@ class Threads[Work: Hashable, Found]:
                 out = next(reversed(most))
                 self._forget(out)
                 loop.call_soon(out.tell, None)
-            one = Waiting(done, network, work)
+            one = Waiter(done, network, work)
             self._networks.setdefault(network, {})[one] = None
             self._works.setdefault(work, {})[one] = None
             self._size += 1
@@ -132,7 +132,7 @@ class Threads[Work: Hashable, Found]:
         self._staff(loop)
         return one
 
-    def begins_at_once(self, network: Hashable) -> bool:
+    def begins_at_once(self, network: str) -> bool:
         """Whether what a network asks for now is begun at once."""
         with self._lock:
             return self._running[network] < self._of_one and self._running.total() < self._most_threads
@@ -153,7 +153,7 @@ class Threads[Work: Hashable, Found]:
                 self._running[network] += 1
                 self._queue.put((loop, network, work))
 
-    def _next(self, pending: deque[Waiting]) -> Any:
+    def _next(self, pending: deque[Waiter]) -> Any:
         """What is waited for and not under way."""
         while pending:
             one = pending.popleft()
@@ -164,7 +164,7 @@ class Threads[Work: Hashable, Found]:
             self._forget(one)
         return None
 
-    def _forget(self, one: Waiting) -> None:
+    def _forget(self, one: Waiter) -> None:
         self._size -= 1
         for table, key in (self._networks, one.network), (self._works, one.work):
             del table[key][one]

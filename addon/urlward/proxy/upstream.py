@@ -24,7 +24,7 @@ from urlward.proxy.listeners import make_transparent
 from urlward.proxy.names import as_address
 from urlward.proxy.poller import WRITE, Poller, Share
 from urlward.proxy.relay import FRESH
-from urlward.proxy.threads import Threads, Waiting
+from urlward.proxy.threads import Threads, Waiter
 from urlward.records.privacy import network_of
 
 STAGGER: Final = 0.25
@@ -88,9 +88,7 @@ class Resolver:
             _find, "urlward-lookup", keep=self._known.__setitem__, threads=LOOKUPS, of_one=LOOKUPS_OF_ONE
         )
 
-    def look_up(
-        self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]
-    ) -> Waiting:
+    def look_up(self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]) -> Waiter:
         """Look a name up.
 
         Args:
@@ -106,7 +104,7 @@ class Resolver:
             asked = self._threads.ask(network_of(client), key, done)
             assert asked is not None  # of those who may wait there is no bound
             return asked
-        lookup = Waiting(done)
+        lookup = Waiter(done)
         asyncio.get_running_loop().call_soon(lookup.tell, known)
         return lookup
 
