@@ -38,7 +38,7 @@ class Waiter:
     """
 
     done: Callable[[Any], None] | None
-    network: str = ""
+    network: Hashable = ""
     work: Hashable = None
 
     def cancel(self) -> None:
@@ -89,13 +89,13 @@ class Threads[Work: Hashable, Found]:
         """Who waits, by what for."""
         self._size = 0
         """Number of those who wait."""
-        self._pending: dict[str, deque[Waiter]] = {}
+        self._pending: dict[Hashable, deque[Waiter]] = {}
         """Those whose work may be yet to begin; the next turn is the first network's."""
         self._begun: set[Hashable] = set()
         """What is under way, or done and yet to be told of."""
-        self._running: Counter[str] = Counter()
+        self._running: Counter[Hashable] = Counter()
         """Pieces under way, by the network whose turn it was."""
-        self._queue: SimpleQueue[tuple[asyncio.AbstractEventLoop, str, Work]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[asyncio.AbstractEventLoop, Hashable, Work]] = SimpleQueue()
         self._threads = 0
         self._short = False
         """Whether no thread could be had the last time."""
@@ -105,7 +105,7 @@ class Threads[Work: Hashable, Found]:
         """Number of pieces of work that are waited for."""
         return len(self._works)
 
-    def ask(self, network: str, work: Work, done: Callable[[Any], None]) -> Waiter | None:
+    def ask(self, network: Hashable, work: Work, done: Callable[[Any], None]) -> Waiter | None:
         """Have a piece of work done, unless somebody has already; None where there is no room to wait.
 
         Args:
@@ -132,7 +132,7 @@ class Threads[Work: Hashable, Found]:
         self._staff(loop)
         return one
 
-    def begins_at_once(self, network: str) -> bool:
+    def begins_at_once(self, network: Hashable) -> bool:
         """Whether what a network asks for now is begun at once."""
         with self._lock:
             return self._running[network] < self._of_one and self._running.total() < self._most_threads
