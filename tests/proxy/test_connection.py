@@ -453,7 +453,9 @@ async def test_a_handshake_with_an_origin_keeps_nobody_waiting(
     monkeypatch.setattr(Tls, "shake", slowly)
     one, closed = (Secured(server_context, client_context) for _ in range(2))
     await until(lambda: bool(one.client._paused and closed.client._paused))
+    assert connection_module._shaking.works == 2
     closed.client.abort()
+    assert connection_module._shaking.works == 1
     await until(lambda: "client lost" in closed.said)
     may_go_on.set()
     await one.ready()

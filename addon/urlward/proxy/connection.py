@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
-from urlward.proxy.threads import Threads
+from urlward.proxy.threads import Threads, Waiter
 from urlward.proxy.tls import Tls, nothing
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_closing", "_end_wanted", "_events", "_fd", "_out", "_owner", "_paused", "_poller", "_share",
-        "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full", "gone", "peer",
-        "receive", "tls",
+        "_closing", "_end_wanted", "_events", "_fd", "_out", "_owner", "_paused", "_poller", "_shakes",
+        "_share", "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full", "gone",
+        "peer", "receive", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -167,6 +167,8 @@ class Connection:
         self._events = events
         """Events registered with the poller."""
         self._closing = self._end_wanted = False
+        self._shakes: Waiter | None = None
+        """The handshake's turn in a thread."""
 
     room = 0
 
@@ -511,11 +513,12 @@ class Connection:
         if tls.session.session_reused:
             return data
         self.pause(SHAKING)
-        _shaking.ask(self._share, (tls, data), partial(self._shaken, tls))
+        self._shakes = _shaking.ask(self._share, (tls, data), partial(self._shaken, tls))
         return None
 
     def _shaken(self, tls: Tls, error: Exception | None) -> None:
         """Go on, in a turn of the client's network, with a handshake that was continued in a thread."""
+        self._shakes = None
         self._poller.soon(self._share, partial(self._go_on_shaken, tls, error))
 
     def _take_decrypted(self, tls: Tls) -> None:
@@ -610,6 +613,8 @@ class Connection:
         self._fd = -1
         self.gone = self._closing = True
         self._sock.close()
+        if self._shakes is not None:
+            self._shakes.cancel()
         if self._owner is not None:
             owner, self._owner = self._owner, None
             self._poller.afterwards(owner.lost, self)

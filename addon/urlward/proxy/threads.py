@@ -35,15 +35,18 @@ class Waiter:
             `cancel`.
         network: whose it is.
         work: the piece.
+        leave: is told where this one waits no longer.
     """
 
     done: Callable[[Any], None] | None
     network: Hashable = ""
     work: Hashable = None
+    leave: "Callable[[Waiter], None]" = lambda _: None
 
     def cancel(self) -> None:
-        """Do not call `done`."""
-        self.done = None
+        """Do not call `done`, nor begin or keep the piece for this one."""
+        self.leave(self)
+        self.done = self.work = None
 
     def tell(self, found: Any) -> None:
         """Pass what was found to `done`, unless that was cancelled."""
@@ -122,7 +125,7 @@ class Threads[Work: Hashable, Found]:
                 out = next(reversed(most))
                 self._forget(out)
                 loop.call_soon(out.tell, None)
-            one = Waiter(done, network, work)
+            one = Waiter(done, network, work, self._leave)
             self._networks.setdefault(network, {})[one] = None
             self._works.setdefault(work, {})[one] = None
             self._size += 1
@@ -157,12 +160,14 @@ class Threads[Work: Hashable, Found]:
         """What is waited for and not under way."""
         while pending:
             one = pending.popleft()
-            if one.work in self._begun or one not in self._works.get(one.work, ()):
-                continue  # for others, too, or no more
-            if one.done is not None:
-                return one.work
-            self._forget(one)
+            if one.work not in self._begun and one in self._works.get(one.work, ()):
+                return one.work  # else it is for others, too, or no more
         return None
+
+    def _leave(self, one: Waiter) -> None:
+        with self._lock:
+            if one in self._works.get(one.work, ()):
+                self._forget(one)
 
     def _forget(self, one: Waiter) -> None:
         self._size -= 1
