@@ -240,9 +240,8 @@ def _lacking(
         if chain["hook"] == "prerouting":
             yield "IPv6_rpfilter=strict-forward in firewalld.conf, and systemctl restart firewalld"
             return
-        if any(
-            named.values()
-        ):  # it lets in what is redirected, whatever its port, or by this setting nothing
+        # It lets in what is redirected, whatever its port; or, by this setting, none of that.
+        if any(named.values()):
             yield "StrictForwardPorts=no in firewalld.conf, and systemctl restart firewalld"
         if marked:
             opened = " ".join(f"--add-port={port}/tcp" for port in marked)
