@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
@@ -694,7 +695,7 @@ def test_nobody_is_certain_by_leases_until_what_is_written_now_is_read(
     path = tmp_path / "leases"
     path.write_text(leases(format_, (A, "anna", 0)))
     source = sqlite_store.source(format_, format_, str(path))
-    shown, seconds = [], 100
+    seconds = 100
 
     def wait(_: float) -> bool:
         nonlocal seconds
@@ -703,17 +704,17 @@ def test_nobody_is_certain_by_leases_until_what_is_written_now_is_read(
         path.write_text(leases(format_, (A, "berta", 300)))
         return seconds == 400
 
-    for _ in follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(seconds) / 1000, wait=wait):
-        shown.append(told(sqlite_store, 350))
-    assert shown == [("ambiguous", ["anna"]), ("ambiguous", ["anna"]), ("one", ["berta"])]
+    def read_until(wait: Callable[[float], bool]) -> list[tuple[str, list[str]]]:
+        some = follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(seconds) / 1000, wait=wait)
+        return [told(sqlite_store, seconds - 50) for _ in some]
+
+    assert read_until(wait) == [("one", ["anna"]), ("ambiguous", ["anna"]), ("one", ["berta"])]
     # What Kea has cleaned need not have a lease.
     (tmp_path / "leases.2").write_text(leases(format_))
     path.write_text(leases(format_, (A, "carla", 500)))
-    for _ in follow(
-        sqlite_store, source, path, ReadOptions(), clock=lambda: at(600) / 1000, wait=lambda _: False
-    ):
-        shown.append(told(sqlite_store, 550))
-    assert ("one", ["berta"]) not in shown[3:]
+    seconds = 600
+    shown = read_until(lambda _: False)
+    assert ("one", ["berta"]) not in shown
     assert shown[-1] == ("one", ["carla"])
 
 
