@@ -312,6 +312,13 @@ def test_a_long_line_takes_no_long_time(piece: str) -> None:
         assert not CgnParser(ReadOptions()).parse([f"{piece * 2_000}!{event}"]).sightings, event
 
 
+@pytest.mark.parametrize("front", ["1", "-", "(x)", "1 - - "])
+def test_many_blanks_take_no_long_time(front: str) -> None:
+    """Of which each could be the last one behind a field, or the first one behind none."""
+    for event in EVENTS:
+        assert not CgnParser(ReadOptions()).parse([f"{front}{' ' * 200_000}!{event}"]).sightings, event
+
+
 @pytest.mark.parametrize(
     ("event", "piece"),
     [

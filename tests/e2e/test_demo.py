@@ -1,6 +1,7 @@
 """``urlward demo``: each step does what it says."""
 
 import re
+from http.client import RemoteDisconnected
 
 import pytest
 
@@ -43,3 +44,21 @@ def test_known_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert "passed (200)   http://news.demo.test/smaller.jpg" in out
     assert re.search(r"blocked \(451\) +http://news\.demo\.test/smaller\.jpg\n +an own entry, ", out)
     assert re.search(r"[0-9A-Z-]{14}  list demo, entry DEMO-2, pdq, distance [1-9][0-9] of 256: learn\n", out)
+
+
+def test_an_answer_that_the_new_list_cuts_is_asked_for_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = demo.get
+    asked: list[str] = []
+
+    def cut_once(port: int, host: str, target: str, **options: bool) -> object:
+        asked.append(target)
+        if asked.count("/added-later") == 2 and target == "/added-later":
+            raise RemoteDisconnected("cut")
+        return get(port, host, target, **options)
+
+    monkeypatch.setattr(demo, "get", cut_once)
+    demo.demo()
+    assert asked.count("/added-later") > 2
+    assert capsys.readouterr().out.count("blocked (451)") == 4

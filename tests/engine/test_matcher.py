@@ -388,6 +388,12 @@ def test_an_expired_excuse_excuses_no_more() -> None:
     assert found.check_host("a.test", now=4e9).blocked
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "192.0.2.1.", "0xC0000201", "192.0.513", "[::ffff:192.0.2.1]"])
+def test_a_page_that_is_excused_does_not_excuse_its_address_however_spelt(host: str) -> None:
+    found = matcher("192.0.2.0/24", "@@http://192.0.2.1/*")
+    assert found.check(host, "/a").blocked
+
+
 def test_any_of_several_ports_and_none_given() -> None:
     found = matcher("a.test port=81", "192.0.2.7 port=81")
     for ports, blocked in [((), True), ((81,), True), ((80, 81), True), ((80,), False), ((80, 443), False)]:

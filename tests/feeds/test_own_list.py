@@ -9,6 +9,7 @@ from lists.support import names_in
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError, add_to_own, own_feed, remove_from_own
+from urlward.feeds.refresh import refresh
 from urlward.feeds.setup import make_keeper, make_policy, protecting
 from urlward.feeds.store import FeedStore
 from urlward.policy.own import FILE, NAME, add_own, draft, own_entries
@@ -109,6 +110,21 @@ def test_a_damaged_artifact_is_made_anew(config: Config, tmp_path: Path) -> None
     assert own_feed(config, tmp_path / "state").refresh().state == "new"
     assert verdict(config, "listed.example") == ("block", "own-entries", id_)
     assert own_feed(config, tmp_path / "state").refresh().state == "unchanged"
+
+
+def test_another_release_makes_it_anew(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "forum.example/t/512"
+    add(config, f"http://{page.replace('/512', '/a-title/512')}")
+    feed = own_feed(config, tmp_path / "state")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("urlward.engine.compiler.page_by_number", lambda _: None)
+        assert refresh(feed.table, config, tmp_path / "state").state == "new"
+        assert verdict(config, page)[0] == "pass"
+    assert refresh(feed.table, config, tmp_path / "state").state == "new"
+    assert verdict(config, page)[0] == "block"
+    assert refresh(feed.table, config, tmp_path / "state").state == "unchanged"
 
 
 @pytest.mark.parametrize("damage", [b"{", b"", None], ids=["damaged", "empty", "gone"])

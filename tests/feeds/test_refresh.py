@@ -96,6 +96,20 @@ def test_the_same_text_under_another_validator_is_not_even_compiled(
     assert text.store.path.read_bytes() == before
 
 
+def test_another_release_compiles_the_same_text_anew(
+    text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.seen()
+    monkeypatch.setattr("urlward.feeds.candidate._code", lambda: b"what the next release compiles with")
+    for code in ("200", "304"):
+        assert text.refresh().state == "unchanged"
+        assert [line.split()[0] for line in site.seen()] == [code]
+    site.put("feed", FIRST)
+    monkeypatch.setattr("urlward.feeds.candidate._code", lambda: b"and the one after it")
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", None)
+    assert text.refresh().state == "failed", "the same bytes are compiled"
+
+
 def test_other_words_about_the_same_entries_are_no_new_list(text: Feed, site: Server) -> None:
     before = text.store.path.read_bytes()
     site.put("feed", f"# Last updated: today\n{FIRST}")

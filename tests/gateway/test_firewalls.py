@@ -160,6 +160,20 @@ def test_firewalld() -> None:
     assert said(KEPT, rules=opened) == []
 
 
+def test_firewalld_that_forwards_ports_of_its_own_alone() -> None:
+    strict = "chain filter_INPUT_dnat { reject with icmpx admin-prohibited; }\n    chain filter_INPUT {"
+    rules = FIREWALLD.replace("dnat accept", "dnat jump filter_INPUT_dnat").replace(
+        "chain filter_INPUT {", strict
+    )
+    lets_in = "StrictForwardPorts=no in firewalld.conf, and systemctl restart firewalld"
+    (line,) = said(OWN, rules=rules)
+    assert line.endswith(f"drops tcp 5353, 8080 and udp 5353, so clients hang: {lets_in}")
+    assert (
+        f"{lets_in}; firewall-cmd --permanent --add-port=80/tcp --add-port=443/tcp ("
+        in said(KEPT, rules=rules)[1]
+    )
+
+
 @pytest.mark.parametrize("hook", ["prerouting", "input"])
 @pytest.mark.parametrize(
     ("rule", "drops"),

@@ -216,11 +216,13 @@ async def test_a_page_on_an_address_that_is_listed(rig: Rig, excused: str, passe
 
 @pytest.mark.parametrize("entry", ["http://127.0.0.1/page", "http://127.0.0.1/other"])
 async def test_a_page_on_the_address_that_a_name_leads_to(rig: Rig, entry: str) -> None:
-    """As where the client dials the address, on a new connection and on one that is open."""
+    """As where the client dials the address, on a new connection and on one that is open, and for all that
+    comes at once."""
     await rig.relist(f"{entry} id=A-9")
     await rig.start(answer, "reverse:http://localhost")
     page = b"HTTP/1.1 451 " if entry.endswith("page") else OK
     assert (await rig.ask(GET % b"page")).startswith(page)
+    assert (await rig.ask(GET % b"a" + GET % b"page")).startswith(page)
     assert (await rig.ask(GET % b"a", GET % b"page")).startswith(OK + page)
     await rig.start(answer, "regular")
     rig.lead()

@@ -70,3 +70,9 @@ def test_equal_urls_have_equal_digests_under_one_key() -> None:
 )
 def test_what_is_asked_for_is_as_it_is_kept(typed: str, kept: str) -> None:
     assert kept_client(typed) == kept
+
+
+@pytest.mark.parametrize("typed", ["192.0.2.0/25", "192.0.2.7/32", "2001:db8::/32"])
+def test_a_network_that_no_event_has_is_refused(typed: str) -> None:
+    with pytest.raises(ValueError, match="networks that events have"):
+        kept_client(typed)

@@ -210,6 +210,10 @@ class TestCombined:
         assert url_of(lines, combined(written)) == f"site.test{meant}"
         assert rows(lines, combined(written))[0].other
 
+    def test_many_blanks_take_no_long_time(self) -> None:
+        target = f"/a{' ' * 300_000}b"
+        assert url_of(replace(COMBINED, site="site.test"), combined(target)) == f"site.test{target}"
+
     @pytest.mark.parametrize(
         "request_line", ["-", "", r"\x16\x03\x01", "GET", r"\x00 /", r"CONNECT a\x2etest:443 HTTP/1.1"]
     )

@@ -805,13 +805,14 @@ def _behind(tag: str) -> Callable[[str, int, int], re.Match[str] | None]:
     return re.compile(_HEADER + tag).fullmatch
 
 
-_FIELDS = r"(?:(?:-|\d{1,10}) +)?(?:- +){0,3}"
+_FIELDS = r"(?:(?:-|\d{1,10}) ++)?+(?:- ++){0,3}+"
 """Fields of RFC 5424 that say nothing, as collectors write them that have the message in the older form."""
 _OF_JUNOS = _behind(
     rf"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:: *|{_FIELDS})(?:%[A-Z0-9]+-\d-)?"
 )
 _OF_JSERVICES = _behind(
-    rf"{_FIELDS}(?:\([^()]*\) *)?(?:{_WHEN}:? *)?(?:\{{[^{{}}]*\}} *)?(?:\[[^\[\]]*\])?:? *"
+    # None gives blanks back for the last ones: of thousands each would be tried as the first of these.
+    rf"{_FIELDS}(?:\([^()]*\) *+)?(?:{_WHEN}:? *+)?(?:\{{[^{{}}]*\}} *+)?(?:\[[^\[\]]*\])?:? *"
 )
 # The older form of a time with its year is the translator's own: behind it is its name, and no program's.
 _OF_ASA = _behind(rf"(?:(?<=\d{{4}} \d\d:\d\d:\d\d ){_NAME}: +)?(?:: *)?{_FIELDS}")

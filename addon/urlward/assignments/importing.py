@@ -430,7 +430,7 @@ class FileReader:
             self._follows and not (self._source.format in _LOGS and self._gaps_before(now))
         ):
             # As after a rotation, or a cleanup.
-            self._store.looked(self._source, now)
+            self._store.looked(self._source, now, self._until(now))
         self._renewed = now
 
     def _note_span(self, sightings: Sequence[Sighting]) -> None:
@@ -587,8 +587,9 @@ class FileReader:
 
     def _until(self, now: int) -> int:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
-        if self._source.format == KEA and self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists():
-            return max(self._source.read, 1)  # that is read behind this
+        is_left = self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists()
+        if self._source.format in LEASES and (is_left or self.is_replaced):
+            return max(self._source.read, 1)  # what is there now is read behind this
         if self._source.format not in _LOGS or (self._follows and not self.is_replaced):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), 1)

@@ -682,16 +682,17 @@ class AssignmentStore:
             read = _read(until, now)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=read))
 
-    def looked(self, source: SightingSource, now: int) -> None:
+    def looked(self, source: SightingSource, now: int, until: int | None = None) -> None:
         """Note that a source was read, and had nothing new. Of one that nothing came of yet it is not noted.
 
         Args:
             source: that was.
             now: in ms.
+            until: as of `Changes`.
         """
         with self.changing() as connection:
             mine = and_(sources.c.id == source.id, sources.c.read > 0)
-            connection.execute(update(sources).where(mine).values(read=now))
+            connection.execute(update(sources).where(mine).values(read=_read(until, now)))
 
     def renew_sessions(
         self, source: SightingSource, sessions: Collection[tuple[Key, str, str]], now: int

@@ -50,6 +50,7 @@ from urlward.engine.url import (
     canonical_path,
     canonical_query,
     has_plain_parameters,
+    host_readings,
     is_address,
     name_and_value,
     query_parameters,
@@ -191,10 +192,12 @@ class Matcher:
                     verdict = self._check_plain(states, target, path, query, may_float, ports, now, decide)
         if verdict is None:
             verdict = self._check_states(states, target, _Judging(ports, now), decide)
-        if verdict.action == "allow" and is_address(host):
-            # A page of it is excused, or a path, and not the connection's destination.
-            of_address = self.check_address(host.strip("[]"), ports, now, decide)
-            return of_address if of_address.listed else verdict
+        if verdict.action == "allow":
+            for address in filter(is_address, host_readings(host)):
+                # A page of it is excused, or a path, and not the connection's destination.
+                of_address = self.check_address(address.strip("[]"), ports, now, decide)
+                if of_address.listed:
+                    return of_address
         return verdict
 
     def check_request(

@@ -8,7 +8,8 @@ import os
 from collections.abc import Buffer, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +66,21 @@ class CompiledText(NamedTuple):
     first_wide: str = ""
     format: str = ""
     roots: str = ""
+
+
+@cache
+def _code() -> bytes:
+    code = blake2b(digest_size=16)
+    here = Path(__file__).parents[1]
+    for path in sorted(path for room in ("engine", "lists") for path in (here / room).rglob("*.py")):
+        code.update(path.read_bytes())
+    return code.digest()
+
+
+def compiler_of(checksum: str) -> str:
+    """Digest of an artifact's checksum and of the code that compiles, of which another release may make
+    another artifact of the same text; in hexadecimal."""
+    return blake2b(checksum.encode(), key=_code(), digest_size=16).hexdigest()
 
 
 def compile_text(
@@ -302,6 +318,8 @@ class Look:
         """Whether the remembered digest is of the body that the list in force was made of."""
         facts, in_force = self.facts, self.in_force
         if self.moved or in_force is None or facts.checksum != in_force.header.checksum.hex():
+            return False
+        if facts.kind == "text" and facts.compiler != compiler_of(facts.checksum):
             return False
         # Whoever trusts others than before wants to know what they have signed.
         return facts.trusted == self.trusted

@@ -29,7 +29,7 @@ from urlward.engine.errors import (
     fault_report,
     is_bug,
 )
-from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
+from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, compiler_of, text_key
 from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
@@ -307,6 +307,7 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
         facts.checksum = look.in_force.header.checksum.hex()
         facts.kind = "artifact" if found.content == facts.checksum else "text"
     facts.recipe, facts.trusted, facts.content = look.recipe, look.trusted, found.content
+    facts.compiler = compiler_of(facts.checksum)
     if found.validators is not None:
         said = found.validators
         facts.etag, facts.last_modified, facts.validators_of = said.etag, said.last_modified, said.of
@@ -429,8 +430,10 @@ def _own_entries(look: Look) -> Unchanged | Candidate:
     entries = artifact.entries
     if before is None or before.header.key_id != look.key.id:
         counts = entries, 0
-    elif (counts := changes(before, artifact)) == (0, 0) and before.entries == entries:
+    elif before.sections == artifact.sections:
         return Unchanged("", None)
+    else:
+        counts = changes(before, artifact)
     return Candidate(data, artifact.header, entries, "text", "", None, counts=counts)
 
 

@@ -106,6 +106,7 @@ class Facts:
         trusted: whom its operator trusted then.
         kind: of the body: ``text`` or ``artifact``.
         checksum: of the artifact that `content` and the validators belong to, in hexadecimal.
+        compiler: tells whether the code that compiled it is this (`urlward.feeds.candidate.compiler_of`).
         content: of the body that it was made of; keyed.
         etag, last_modified, validators_of: what the server called that body
             (`urlward.feeds.source.Validators`).
@@ -129,6 +130,7 @@ class Facts:
     trusted: str = ""
     kind: str = ""
     checksum: str = ""
+    compiler: str = ""
     content: str = ""
     etag: str = ""
     last_modified: str = ""

@@ -240,12 +240,15 @@ def _lacking(
         if chain["hook"] == "prerouting":
             yield "IPv6_rpfilter=strict-forward in firewalld.conf, and systemctl restart firewalld"
             return
-        opened = [f"--add-port={port}/tcp" for port in marked]
-        opened += [f"--add-port={port}/{each}" for each, some in named.items() for port in some]
-        yield (
-            f"firewall-cmd --permanent {' '.join(opened)} (with --zone=, where {', '.join(interfaces)} is "
-            "not in the default one), and firewall-cmd --reload"
-        )
+        # It lets in what is redirected, whatever its port; or, by this setting, none of that.
+        if any(named.values()):
+            yield "StrictForwardPorts=no in firewalld.conf, and systemctl restart firewalld"
+        if marked:
+            opened = " ".join(f"--add-port={port}/tcp" for port in marked)
+            yield (
+                f"firewall-cmd --permanent {opened} (with --zone=, where {', '.join(interfaces)} is "
+                "not in the default one), and firewall-cmd --reload"
+            )
         return
     if (chain["table"], chain["name"]) == ("filter", "INPUT") and chain["family"] != "inet":
         program = "iptables" if chain["family"] == "ip" else "ip6tables"

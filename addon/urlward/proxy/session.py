@@ -655,12 +655,13 @@ class Session(HttpEnds, Member):
     def _listed(self, address: str) -> BlockResponse | None:
         """The response where a name has this address; None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
-            first = self._relay.pending[0] if self._relay.pending else None
-            if first is None or first.head is None:
-                return None  # it has ended meanwhile
-            return self._guard.answer_connected(
-                first.head, first.names, self.client, address, self._origin.port
+            # None of those that came at once has been judged by it; what has ended meanwhile has no head.
+            answers = (
+                self._guard.answer_connected(head, each.names, self.client, address, self._origin.port)
+                for each in self._relay.pending
+                if (head := each.head) is not None
             )
+            return next((answer for answer in answers if answer is not None), None)
         (names,) = self._relay.live
         return None if self._guard.address_allowed(self._context, names, address) else NOT_SHOWN
 

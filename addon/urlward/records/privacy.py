@@ -150,14 +150,19 @@ def kept_client(text: str) -> str:
     """Normalise a client as events may have it, as typed: an address, a network, or a digest.
 
     Raises:
-        ValueError: none of these.
+        ValueError: none of these, or a network that no event has.
     """
     if _DIGEST(text.lower()):
         return text.lower()
     try:
-        return str(ip_network(text, strict=False)) if "/" in text else str(plain_address(text))
+        if "/" not in text:
+            return str(plain_address(text))
+        network = ip_network(text, strict=False)
     except ValueError:
         raise ValueError("not an address, a network nor a digest") from None
+    if network.prefixlen != (bits := SHORT[network.version]):
+        raise ValueError(f'networks that events have, by privacy = "short", are those of /{bits}')
+    return str(network)
 
 
 class UrlDigest:

@@ -30,7 +30,7 @@ _NO_CELL = "\0"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ESCAPE = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(["\\bnrtv]))')
 _LETTERS = {'"': '"', "\\": "\\", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_VERSION = re.compile(r" +HTTP/[0-9.]+\Z")
+_VERSION = re.compile(r"(?<! ) +HTTP/[0-9.]+\Z")
 
 _ORIGIN = r"(?P<origin>https?://[!$-.0->@-\[\]-\xff]+)"
 _URL = rf"{_ORIGIN}(?P<target>[/?][!-\xff]*)?"

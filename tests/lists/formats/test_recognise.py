@@ -121,6 +121,14 @@ def _read(path: Path, text: str, format_: str = AUTO) -> tuple[Taken, Report]:
     return taken, report
 
 
+@pytest.mark.parametrize(("piece", "end"), [("$a=", ",,"), ("a$b=", " x")])
+def test_a_long_line_takes_no_long_time(piece: str, end: str) -> None:
+    """Of which options could begin at each dollar sign."""
+    head = (piece * SNIFFED)[: SNIFFED // 2] + f"{end}\n(not one\n"
+    assert recognised(head.encode()) == "grammar"
+    assert not likely(head.encode(), "grammar")
+
+
 def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
     path = tmp_path / "list"
     taken, report = _read(path, "||a.example/x^\na.example##.ad\n")

@@ -43,7 +43,8 @@ _MEMBER = re.compile(r'"([^"\\]+)"\s*:')
 _ADBLOCK_HEADER = re.compile(r"\[(?:adblock|ublock|adguard)\b[^\]]*\]\s*", re.IGNORECASE).fullmatch
 _ADBLOCK_ONLY = re.compile(
     r".*#@?(?:\$\??|\?|%)?#.*|(?:@@)?\|https?://\S*|(?:@@)?\|\|[^\s/^|]+[/^|*]\S+"
-    r"|\S*\$(?:~?[a-z0-9\-]+(?:=[^,\s]*)?)(?:,~?[a-z0-9\-]+(?:=[^,\s]*)?)*"
+    # A value ends before another dollar sign, or from each one the rest would be read.
+    r"|\S*\$(?:~?[a-z0-9\-]++(?:=[^,\s$]*+)?)(?:,~?[a-z0-9\-]++(?:=[^,\s$]*+)?)*+"
 ).fullmatch
 _HOST_RULE = re.compile(r"(?:@@)?\|\|[^\s/^|]+\^").fullmatch
 _ZONE = re.compile(r"\$(?:TTL|ORIGIN)\s|\S*\s+(?:\d+[smhdw]?\s+|IN\s+)*SOA\s", re.IGNORECASE).match
