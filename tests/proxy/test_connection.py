@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import until
+from urlward.proxy import connection as connection_module
 from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
 from urlward.proxy.poller import READ, WRITE, Share, running_loop
 from urlward.proxy.tls import Tls
@@ -285,7 +287,9 @@ async def test_a_fault_is_said(side: Side, what: str) -> None:
 class Secured:
     """Two connections with TLS between them: a server's and a client's."""
 
-    def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    def __init__(
+        self, server: ssl.SSLContext, client: ssl.SSLContext, resumed: ssl.SSLSession | None = None
+    ) -> None:
         self.got = bytearray(), bytearray()
         self.said: list[str] = []
         self.faults: list[Exception] = []
@@ -298,7 +302,8 @@ class Secured:
         for each in (near, far):
             each.setblocking(False)
         self.server, self.client = (Connection(poller, each, self) for each in (far, near))
-        sessions = Tls(server, client_side=False), Tls(client, client_side=True, server_name=b"plain.example")
+        near_tls = Tls(client, client_side=True, server_name=b"plain.example", resumed=resumed)
+        sessions = Tls(server, client_side=False), near_tls
         for number, (connection, tls) in enumerate(zip((self.server, self.client), sessions, strict=True)):
             name = "client" if number else "server"
             connection.receive = self.got[number].extend
@@ -430,6 +435,58 @@ async def test_a_handshake_that_fails(server_context: ssl.SSLContext) -> None:
         assert connection.tls is not None
         assert not connection.tls.ready
     await secured.over()
+
+
+async def test_a_handshake_with_an_origin_keeps_nobody_waiting(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL reads certificates that take it minutes."""
+    shake, may_go_on = Tls.shake, threading.Event()
+
+    def slowly(tls: Tls, data: bytes) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert may_go_on.wait(20)
+        elif tls.client_side and data:
+            assert tls.hello_end(data) == len(data), "certificates are behind it"
+        shake(tls, data)
+
+    monkeypatch.setattr(Tls, "shake", slowly)
+    one, closed = (Secured(server_context, client_context) for _ in range(2))
+    await until(lambda: bool(one.client._paused and closed.client._paused))
+    assert connection_module._shaking.works == 2
+    closed.client.abort()
+    assert connection_module._shaking.works == 1
+    await until(lambda: "client lost" in closed.said)
+    may_go_on.set()
+    await one.ready()
+    one.server.write(b"hello")
+    await until(lambda: one.got[1] == b"hello")
+    assert "client established" not in closed.said
+    assert not one.faults + closed.faults
+    closed.server.abort()
+    await one.over()
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_handshake_that_goes_on_with_an_earlier_session_needs_no_thread(
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+) -> None:
+    """It has no certificates."""
+    client_context.maximum_version = ssl.TLSVersion[version]
+    first = await Secured(server_context, client_context).ready()
+    first.server.write(b"hello")
+    await until(lambda: first.got[1] == b"hello")
+    assert first.client.tls is not None
+    session = first.client.tls.session.session
+    await first.over()
+    monkeypatch.setattr(connection_module, "_shaking", None)
+    again = await Secured(server_context, client_context, session).ready()
+    assert again.client.tls is not None
+    assert again.client.tls.session.session_reused
+    await again.over()
 
 
 async def test_what_is_abandoned_is_closed_though_the_end_of_tls_does_not_get_out(secured: Secured) -> None:

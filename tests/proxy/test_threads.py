@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
@@ -57,6 +58,27 @@ async def test_of_one_network_so_many_are_under_way() -> None:
     threads.ask("b", "4", told.append)
     await until(lambda: len(told) == 5)
     assert sorted(held.done) == list("1234")
+
+
+async def test_what_nobody_waits_for_any_more_is_let_go() -> None:
+    """Before its turn, which those of its network may keep from coming for long."""
+
+    class Work(str):
+        pass  # unlike a string it can be referred to weakly
+
+    held, told = Held(), list[Any]()
+    threads = Threads(held, "held", threads=1)
+    threads.ask("a", "under way", told.append)
+    work = Work("waits")
+    kept, waiter = weakref.ref(work), threads.ask("a", work, told.append)
+    assert waiter
+    del work
+    waiter.cancel()
+    assert threads.works == 1
+    assert kept() is None
+    held.may.release(2)
+    threads.ask("a", "last", told.append)
+    await until(lambda: told == ["under way", "last"])
 
 
 async def test_a_passing_shortage_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:

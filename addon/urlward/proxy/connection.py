@@ -8,10 +8,12 @@ import socket
 import ssl
 import struct
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
+from urlward.proxy.threads import Threads, Waiter
 from urlward.proxy.tls import Tls, nothing
 
 if TYPE_CHECKING:
@@ -46,14 +48,18 @@ _PROBES: Final = {
 _SELDOM: Final = {socket.TCP_KEEPIDLE: 600, socket.TCP_KEEPINTVL: 60, socket.TCP_KEEPCNT: 5}
 """The same of one that may be asleep: each probe wakes a phone's radio."""
 
-BEHIND, CONNECTING, HELD, SLOWED, LATER, INSPECTED = 1, 2, 4, 8, 32, 64
+BEHIND, CONNECTING, HELD, SLOWED, LATER, INSPECTED, SHAKING = 1, 2, 4, 8, 32, 64, 128
 """Why a connection is not read: the other one takes no more; that is being opened; a request waits for the
-one before it; the client is slowed; what has come is yet to be looked at; or a response, to be inspected."""
+one before it; the client is slowed; what has come is yet to be looked at; or a response, to be inspected; or
+a handshake goes on in a thread."""
 
 _NOT_STARTED: Final = 16
 
 LOCAL_FOR: Final = 2.0
 """Seconds for which an address is this machine's once it has been found to be."""
+
+_SHAKES, _SHAKES_OF_ONE, _NICE = 16, 2, 10
+"""Handshakes with origins that are under way at a time, and of a client network; how far they give way."""
 
 _local_until: dict[str, float] = {}
 
@@ -143,9 +149,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_closing", "_end_wanted", "_events", "_fd", "_out", "_owner", "_paused", "_poller", "_share",
-        "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full", "gone", "peer",
-        "receive", "tls",
+        "_closing", "_end_wanted", "_events", "_fd", "_out", "_owner", "_paused", "_poller", "_shakes",
+        "_share", "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full", "gone",
+        "peer", "receive", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +167,8 @@ class Connection:
         self._events = events
         """Events registered with the poller."""
         self._closing = self._end_wanted = False
+        self._shakes: Waiter | None = None
+        """The handshake's turn in a thread."""
 
     room = 0
 
@@ -486,8 +494,34 @@ class Connection:
     def _decrypt(self, tls: Tls, data: bytes) -> None:
         if tls.ready:
             tls.incoming.write(data)
-        elif not self._shake(tls, data):
-            return
+        else:
+            rest = self._without_hello(tls, data) if tls.client_side else data
+            if rest is None or not self._shake(tls, rest):
+                return
+        self._take_decrypted(tls)
+
+    def _without_hello(self, tls: Tls, data: bytes) -> bytes | None:
+        """What an origin sends behind its ServerHello where that goes on with an earlier session, of which no
+        certificates come; None where all the rest is for a thread."""
+        end = tls.hello_end(data)
+        if end:
+            error = _shake((tls, data[:end]))
+            if not isinstance(error, ssl.SSLWantReadError):
+                self._go_on_from(tls, error)
+                return None
+            data = data[end:]
+        if tls.session.session_reused:
+            return data
+        self.pause(SHAKING)
+        self._shakes = _shaking.ask(self._share, (tls, data), partial(self._shaken, tls))
+        return None
+
+    def _shaken(self, tls: Tls, error: Exception | None) -> None:
+        """Go on, in a turn of the client's network, with a handshake that was continued in a thread."""
+        self._shakes = None
+        self._poller.soon(self._share, partial(self._go_on_shaken, tls, error))
+
+    def _take_decrypted(self, tls: Tls) -> None:
         data, ended = tls.decrypted()
         if data:
             if self.tls is None or tls is not self.tls.outer:
@@ -503,18 +537,29 @@ class Connection:
 
     def _shake(self, tls: Tls, data: bytes = b"") -> bool:
         """Continue a TLS handshake; returns whether it is done."""
+        return self._go_on_from(tls, _shake((tls, data)))
+
+    def _go_on_shaken(self, tls: Tls, error: Exception | None) -> None:
+        self.resume(SHAKING)
+        owner = self._owner
+        if owner is None or self._closing:
+            return  # it was closed meanwhile
+        owner.active = perf_counter()
         try:
-            tls.shake(data)
-        except ssl.SSLWantReadError:
-            self._flush(tls)
+            if self._go_on_from(tls, error):
+                self._take_decrypted(tls)
+        except Exception as e:  # noqa: BLE001 - as in `_readable`
+            owner.broken(e)
+
+    def _go_on_from(self, tls: Tls, error: Exception | None) -> bool:
+        self._flush(tls)  # an alert, too
+        if isinstance(error, ssl.SSLWantReadError):
             return False
-        except (ssl.SSLError, ssl.CertificateError, ValueError, OSError) as e:
-            self._flush(tls)  # the alert
+        if error is not None:
             failed = tls.failed
             tls.forget()
-            failed(e)
+            failed(error)
             return False
-        self._flush(tls)
         established = tls.established
         tls.forget()
         established()
@@ -568,6 +613,8 @@ class Connection:
         self._fd = -1
         self.gone = self._closing = True
         self._sock.close()
+        if self._shakes is not None:
+            self._shakes.cancel()
         if self._owner is not None:
             owner, self._owner = self._owner, None
             self._poller.afterwards(owner.lost, self)
@@ -589,3 +636,21 @@ class Connection:
         else:
             self._poller.forget(self._fd)
         self._events = events
+
+
+def _shake(handshake: tuple[Tls, bytes]) -> Exception | None:
+    """Continue a TLS handshake by what has come; returns why it is not done."""
+    tls, data = handshake
+    try:
+        tls.shake(data)
+    except (ssl.SSLError, ssl.CertificateError, ValueError, OSError) as e:
+        return e.with_traceback(None)  # or it, and the frames of those who keep it, kept each other
+    return None
+
+
+_shaking: Threads[tuple[Tls, bytes], Exception | None] = Threads(
+    _shake, "urlward-handshakes", threads=_SHAKES, of_one=_SHAKES_OF_ONE, nice=_NICE
+)
+"""Does handshakes with origins: OpenSSL reads the keys of all certificates before it verifies any, which
+takes it minutes where they are of elliptic curves of the origin's own. Other threads run meanwhile. What goes
+on with an earlier session has no certificates, and is done at once."""

@@ -35,15 +35,18 @@ class Waiter:
             `cancel`.
         network: whose it is.
         work: the piece.
+        leave: is told where this one waits no longer.
     """
 
     done: Callable[[Any], None] | None
-    network: str = ""
+    network: Hashable = ""
     work: Hashable = None
+    leave: "Callable[[Waiter], None]" = lambda _: None
 
     def cancel(self) -> None:
-        """Do not call `done`."""
-        self.done = None
+        """Do not call `done`, nor begin or keep the piece for this one."""
+        self.leave(self)
+        self.done = self.work = None
 
     def tell(self, found: Any) -> None:
         """Pass what was found to `done`, unless that was cancelled."""
@@ -89,13 +92,13 @@ class Threads[Work: Hashable, Found]:
         """Who waits, by what for."""
         self._size = 0
         """Number of those who wait."""
-        self._pending: dict[str, deque[Waiter]] = {}
+        self._pending: dict[Hashable, deque[Waiter]] = {}
         """Those whose work may be yet to begin; the next turn is the first network's."""
         self._begun: set[Hashable] = set()
         """What is under way, or done and yet to be told of."""
-        self._running: Counter[str] = Counter()
+        self._running: Counter[Hashable] = Counter()
         """Pieces under way, by the network whose turn it was."""
-        self._queue: SimpleQueue[tuple[asyncio.AbstractEventLoop, str, Work]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[asyncio.AbstractEventLoop, Hashable, Work]] = SimpleQueue()
         self._threads = 0
         self._short = False
         """Whether no thread could be had the last time."""
@@ -105,7 +108,7 @@ class Threads[Work: Hashable, Found]:
         """Number of pieces of work that are waited for."""
         return len(self._works)
 
-    def ask(self, network: str, work: Work, done: Callable[[Any], None]) -> Waiter | None:
+    def ask(self, network: Hashable, work: Work, done: Callable[[Any], None]) -> Waiter | None:
         """Have a piece of work done, unless somebody has already; None where there is no room to wait.
 
         Args:
@@ -122,7 +125,7 @@ class Threads[Work: Hashable, Found]:
                 out = next(reversed(most))
                 self._forget(out)
                 loop.call_soon(out.tell, None)
-            one = Waiter(done, network, work)
+            one = Waiter(done, network, work, self._leave)
             self._networks.setdefault(network, {})[one] = None
             self._works.setdefault(work, {})[one] = None
             self._size += 1
@@ -132,7 +135,7 @@ class Threads[Work: Hashable, Found]:
         self._staff(loop)
         return one
 
-    def begins_at_once(self, network: str) -> bool:
+    def begins_at_once(self, network: Hashable) -> bool:
         """Whether what a network asks for now is begun at once."""
         with self._lock:
             return self._running[network] < self._of_one and self._running.total() < self._most_threads
@@ -157,12 +160,14 @@ class Threads[Work: Hashable, Found]:
         """What is waited for and not under way."""
         while pending:
             one = pending.popleft()
-            if one.work in self._begun or one not in self._works.get(one.work, ()):
-                continue  # for others, too, or no more
-            if one.done is not None:
-                return one.work
-            self._forget(one)
+            if one.work not in self._begun and one in self._works.get(one.work, ()):
+                return one.work  # else it is for others, too, or no more
         return None
+
+    def _leave(self, one: Waiter) -> None:
+        with self._lock:
+            if one in self._works.get(one.work, ()):
+                self._forget(one)
 
     def _forget(self, one: Waiter) -> None:
         self._size -= 1

@@ -45,8 +45,11 @@ MOST_HELLO: Final = 1 << 13
 """Bytes that a client may send before its handshake goes on. Browsers send 2,000, twice where they are asked
 to; of names of authorities, or of OCSP's responders, OpenSSL keeps 45 times as many with the connection."""
 
-_DATA: Final = 23
-"""Type of a record of data."""
+_HANDSHAKE, _DATA = 22, 23
+"""Types of records."""
+
+_SERVER_HELLO: Final = 2
+"""Type of that message."""
 
 _LONGEST_NAME: Final = 63
 _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
@@ -189,6 +192,13 @@ class Tls:
             raise
         self.handshake -= self.incoming.pending
         self.ready = True
+
+    def hello_end(self, data: bytes) -> int:
+        """Where the first ServerHello ends that has come, if it is all that its record has; else 0."""
+        if self.handshake or len(data) < 9 or (data[0], data[5]) != (_HANDSHAKE, _SERVER_HELLO):
+            return 0
+        end = 5 + int.from_bytes(data[3:5])
+        return end if end == 9 + int.from_bytes(data[6:9]) <= len(data) else 0
 
     def _early(self, data: bytes) -> int:
         """Bytes of records of data that begin here: a client that had a ticket of the origin's own sends a
