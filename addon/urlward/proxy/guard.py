@@ -397,7 +397,8 @@ class Guard:
             port: likewise.
         """
         try:
-            verdict = self._check_address(address, port, client, names.target)
+            asked = (names, *as_forwarded(names, head.fields))
+            verdict = _gravest([self._check_address(address, port, client, each.target) for each in asked])
             answer = self._listed(verdict, names, head, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
         except Exception as e:  # noqa: BLE001 - as above
