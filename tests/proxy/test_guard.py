@@ -196,6 +196,33 @@ def test_addresses() -> None:
     assert answered(answer).status == 451
 
 
+@pytest.mark.parametrize(("field", "status"), [(b"X-Original-URL", 451), (b"X-Other-URL", None)])
+def test_a_page_on_the_address_that_a_name_leads_to_is_asked_for_by_a_field(
+    field: bytes, status: int | None
+) -> None:
+    matcher, context = make_matcher("http://192.0.2.7/page"), make_context()
+    g = Guard(lambda: matcher, BlockPage(PageTable()), clock=lambda: NOW)
+    asked = request((b"Host", b"plain.example"), (field, b"/page"))
+    names = g.answer(asked, context)
+    assert isinstance(names, Names)
+    answer = g.answer_connected(head_of(asked), names, context.client, "192.0.2.7", 80)
+    assert (answer and answer.status) == status
+
+
+@pytest.mark.parametrize("on_error", ["block", "pass"])
+def test_what_cannot_be_judged_once_its_address_is_known_is_no_fault(
+    on_error: str,
+) -> None:
+    matcher, context = make_matcher("http://192.0.2.7/page"), make_context()
+    g = Guard(lambda: matcher, BlockPage(PageTable()), clock=lambda: NOW, on_error=on_error)
+    asked = for_host("plain.example", "/" + "%x" * 5000)
+    names = g.answer(asked, context)
+    assert isinstance(names, Names)
+    answer = g.answer_connected(head_of(asked), names, context.client, "192.0.2.7", 80)
+    assert answered(answer).status == 400
+    assert (refused(g), failed(g)) == (1, 0)
+
+
 @pytest.mark.parametrize("on_error", ["block", "pass"])
 def test_a_fault_is_one_line_with_a_count(on_error: str, caplog: pytest.LogCaptureFixture) -> None:
     g, context = broken(on_error=on_error), to("192.0.2.7")

@@ -104,8 +104,10 @@ def test_an_address_that_a_name_has_led_to_counts_for_the_requests_that_follow()
     # The destination's name is known as before, so none is missing.
     assert place.names(head(b"GET / HTTP/1.0||")).hosts == ("a.example",)
     known = Place(to("192.0.2.7", 80))
-    known.reached("192.0.2.66")
+    known.reached("")
     assert known.address == "192.0.2.7"
+    known.reached("192.0.2.66")  # in its place, as another of its name
+    assert known.address == "192.0.2.66"
     with pytest.raises(UrlError, match="no Host field"):
         known.names(head(b"GET / HTTP/1.0||"))
 

@@ -836,6 +836,27 @@ async def test_where_a_dialled_address_does_not_answer_others_of_its_name_are_tr
     await rig.settled()
 
 
+async def test_requests_are_judged_by_the_address_in_the_place_of_the_one_dialled(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.relist("http://127.0.0.1/page id=A-9")
+    monkeypatch.setattr("urlward.proxy.session.scope", lambda _: Scope.LINK)
+    monkeypatch.setattr("urlward.proxy.session.is_local", lambda _: False)
+    await rig.start(answer, "transparent")
+    monkeypatch.setattr(platform, "original_addr", lambda _: ("127.0.0.2", rig.origin_port))
+    rig.lead(("127.0.0.2", rig.origin_port), ("127.0.0.1", rig.origin_port))
+    reader, writer = await rig.connect()
+    for path, status in ((b"a", b"200"), (b"page", b"451")):
+        writer.write(GET % path)
+        assert (await asyncio.wait_for(reader.readline(), LONG)).split()[1] == status
+        while await reader.readline() != b"\r\n":
+            pass
+        if status == b"200":
+            await reader.readexactly(2)
+    writer.close()
+    await rig.settled()
+
+
 async def test_no_address_of_the_filter_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.start(answer, "regular")
     monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: address != "127.0.0.1")

@@ -281,8 +281,7 @@ class Guard:
             answer = self._listed(verdict, asked, head, client)
             return names._replace(told=answer.told) if isinstance(answer, Names) else answer
         except UrlError as e:
-            self.refused("match")
-            return plain(400, str(e), head=head.method == b"HEAD")
+            return self._refusal(e, head)
         except Exception as e:  # noqa: BLE001 - as above
             return NO_NAMES if self.failed(e, client) else _undecided(head)
 
@@ -366,6 +365,11 @@ class Guard:
         """
         self.metrics.requests(stage, "refuse")
 
+    def _refusal(self, error: UrlError, head: RequestHead) -> BlockResponse:
+        """The response to a request that cannot be judged."""
+        self.refused("match")
+        return plain(400, str(error), head=head.method == b"HEAD")
+
     def _view(self, client: Client) -> View:
         """The policy that applies to a client now."""
         return EVERYONE if self.policy is None else self.policy.view(client.peername[0], self.clock())
@@ -397,9 +401,13 @@ class Guard:
             port: likewise.
         """
         try:
-            verdict = self._check_address(address, port, client, names.target)
+            asked = (names, *as_forwarded(names, head.fields))
+            verdict = _gravest([self._check_address(address, port, client, each.target) for each in asked])
             answer = self._listed(verdict, names, head, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
+        except UrlError as e:
+            # Nothing was on its host, so that nobody had to look at its target.
+            return self._refusal(e, head)
         except Exception as e:  # noqa: BLE001 - as above
             return None if self.failed(e, client) else _undecided(head)
 

@@ -229,9 +229,9 @@ class Place:
         return tuple(hosts), tuple(ports)
 
     def reached(self, address: str) -> None:
-        """Remember the address that a name leads to, for the requests that follow; empty where that is yet to
-        be found out, unless the name is an address itself."""
-        if self._by_name and self.address != address:
+        """Remember the address that a name leads to, or that stands in for the one dialled, for the requests
+        that follow; empty where that is yet to be found out, unless the name is an address itself."""
+        if self.address != address and (self._by_name or address):
             self.address = address or (self._destination and as_address(self._destination))
             self._quiet = (None, (), False)
 
