@@ -8,6 +8,8 @@ from copy import deepcopy
 from ipaddress import ip_address
 from typing import Any
 
+import dns.message
+import dns.rcode
 import pytest
 
 from e2e.test_modes import may_make_namespaces
@@ -86,6 +88,10 @@ class Kernel:
         self.listing = listing
         self.fault: Exception | None = None
         self.told: list[str] = []
+        self.full = False
+
+    async def is_full(self) -> bool:
+        return self.full
 
     async def chains(self, *names: str) -> list[dict[str, Any]]:
         assert names == WAY
@@ -242,6 +248,24 @@ async def test_a_kernel_that_sends_nothing(count: str, monkeypatch: pytest.Monke
     full = "the kernel tracks 262144 connections and drops all new ones (nf_conntrack_max)"
     assert str(caught.value) == f"DNS: {full if count == '262144' else 'operation not permitted'}"
     assert canary.asked == mark.came == 7.0, "nor is it minded what has not come to it meanwhile"
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_full_set_is_no_reason_to_start_anew(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays so, and what is open would end."""
+
+    async def refused(s: socket.socket, to: object, data: bytes) -> bytes:
+        response = dns.message.make_response(dns.message.from_wire(data))
+        response.set_rcode(dns.rcode.SERVFAIL)
+        return response.to_wire()
+
+    monkeypatch.setattr(canary_, "_exchange", refused)
+    kernel = Kernel([])
+    kernel.full = full
+    canary = Canary(TABLE, kernel, CanaryMark(), 1, print, steers=True)
+    with pytest.raises(BrokenError, match="steered addresses: not taken") as caught:
+        await canary._send(ip_address("192.0.2.252"))
+    assert caught.value.late is full
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -137,9 +137,11 @@ async def test_a_worker_does_not_shorten_what_another_has_promised(steer_set: St
 
 async def test_a_full_set(steer_set: SteerSet, nft: Watched) -> None:
     await steer_set.steer(["192.0.2.1", "192.0.2.2", "192.0.2.3"], 1000)
+    assert not await steer_set.is_full()
     with pytest.raises(SetFullError, match="max_addresses"):
         await steer_set.steer(["192.0.2.1", "192.0.2.4", "192.0.2.5"], 1500)
     assert sorted(held(nft, "steer4")) == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
+    assert await steer_set.is_full()
     assert held(nft, "steer4")["192.0.2.1"] > 1500, "what is there is renewed all the same"
     # What was not taken is asked for again.
     with pytest.raises(SetFullError):

@@ -84,8 +84,8 @@ class BrokenError(Exception):
 
     Attributes:
         stage: where it ended.
-        late: whether another start would not help: it has taken too long, the kernel sends nothing, or does
-            not tell where a connection was to go.
+        late: whether another start would not help: it has taken too long, the kernel sends nothing, does not
+            tell where a connection was to go, or holds as many steered addresses as may be.
         short: whether nothing is wrong but that clients have all the sockets that there may be.
     """
 
@@ -204,7 +204,11 @@ class Canary:
             except (OSError, dns.exception.DNSException) as e:
                 raise BrokenError("DNS", _words(e)) from e
         if answer.rcode() != dns.rcode.NOERROR:
-            raise BrokenError("steered addresses", f"not taken, so DNS answers {answer.rcode().name}")
+            # A set that is full stays so over another start, which would end what is open.
+            full = await self._kernel.is_full()
+            raise BrokenError(
+                "steered addresses", f"not taken, so DNS answers {answer.rcode().name}", late=full
+            )
         if not any(
             getattr(record, "address", "") == str(address) for rrset in answer.answer for record in rrset
         ):

@@ -677,6 +677,15 @@ class SteerSet:
                 raise
             await _in(self._thread, command)
 
+    async def is_full(self) -> bool:
+        """Whether the kernel holds as many addresses of a family as may be, so that `prove` may be refused.
+
+        Raises:
+            NftError: it does not say.
+        """
+        held = await _in(self._list_thread, lambda: max(map(self._list_nft.count, STEERED)))
+        return held >= self._gateway.max_addresses
+
     def forget(self) -> None:
         """Forget what the kernel is believed to hold, so that all is checked anew."""
         self._until.clear()
