@@ -499,6 +499,17 @@ async def test_what_is_abandoned_is_closed_though_the_end_of_tls_does_not_get_ou
     await until(lambda: secured.said == ["client lost"])
 
 
+async def test_one_that_sends_no_data_for_long(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """Of it, changes of keys and tickets alone, some microseconds each, no time limit would be the end."""
+    server_context.num_tickets = 1_000
+    secured = await Secured(server_context, client_context).ready()
+    await until(lambda: "client lost" in secured.said)
+    assert secured.client.broken
+    await secured.over()
+
+
 async def test_a_key_update(server_context: ssl.SSLContext) -> None:
     """Another implementation's client asks for one (RFC 8446 section 4.6.3)."""
     side = Side()

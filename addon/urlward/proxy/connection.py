@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
 from urlward.proxy.threads import Threads, Waiter
-from urlward.proxy.tls import Tls, nothing
+from urlward.proxy.tls import MOST_EMPTY, Tls, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -494,6 +494,7 @@ class Connection:
     def _decrypt(self, tls: Tls, data: bytes) -> None:
         if tls.ready:
             tls.incoming.write(data)
+            tls.empty += len(data)
         else:
             rest = self._without_hello(tls, data) if tls.client_side else data
             if rest is None or not self._shake(tls, rest):
@@ -524,13 +525,14 @@ class Connection:
     def _take_decrypted(self, tls: Tls) -> None:
         data, ended = tls.decrypted()
         if data:
+            tls.empty = 0
             if self.tls is None or tls is not self.tls.outer:
                 self.receive(data)
             else:
                 self._decrypt(self.tls, data)
         if tls.outgoing.pending and not self.gone:
             self._flush(tls)  # a key update or the like is to be answered
-        if tls.damaged:
+        if tls.damaged or tls.empty > MOST_EMPTY:
             self._fail()
         elif ended:
             self._at_end()
