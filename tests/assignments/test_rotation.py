@@ -16,7 +16,7 @@ from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow, import_file
 from urlward.assignments.interval import Ending, SightingKind
 from urlward.assignments.retention import hold_assignments, purge_assignments
-from urlward.assignments.store import AssignmentStore
+from urlward.assignments.store import AssignmentStore, Changes
 from urlward.assignments.who import WhoAnswer, WhoQuestion, answer_fields, answer_lines, who
 from urlward.regular import regular_fd
 
@@ -293,6 +293,38 @@ def test_where_nothing_is_missing(sqlite_store: AssignmentStore, tmp_path: Path)
     log.write(block(9000, "dora", "alloc", B))
     assert log.read(9100).left == 0
     assert spans(sqlite_store) == []
+
+
+def test_nothing_is_missing_of_what_is_deleted_in_time(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Each is read before it is rotated, and deleted later, as logrotate does."""
+    log = Log(sqlite_store, tmp_path / "log")
+    for hour in range(4):
+        begun = hour * 3600
+        log.write(block(begun, f"s{hour}", "alloc"), block(begun + 3000, f"s{hour}", "release"))
+        assert log.read(begun + 3500).left == 0
+        (tmp_path / "log.1").unlink(missing_ok=True)
+        log.rotate()
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 4000) == ("one", ["s1"])
+
+
+def test_a_log_beside_thousands_that_were_read_before(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is looked at once: all with all others took an hour for a year's."""
+    log, count, asked_of = Log(sqlite_store, tmp_path / "log"), 200, []
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    source, (read,) = sqlite_store.source("ports", "ports", "log"), sqlite_store.positions(1)
+    for number in range(count):
+        other = replace(read, path=f"{read.path}-{20260101 + number}", begin=f"{number}")
+        sqlite_store.write(source, Changes(position=other), at(100))
+    root_of = importing._root
+    monkeypatch.setattr(importing, "_root", lambda name: asked_of.append(name) or root_of(name))
+    log.rotate()
+    log.write(block(200, "anna", "release"))
+    log.read(300)
+    assert count < len(asked_of) < 20 * count
 
 
 @pytest.mark.parametrize("name", ["log.1", "log-{}"])

@@ -227,6 +227,8 @@ class FileReader:
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None
         self._known: list[ReadingPosition] = []
+        self._folders: set[str] = set()
+        """Of those of them that are called as this log, before it is rotated."""
         self._span = 0, 0
         """From when to when what is read of it tells, in ms, or 0."""
         self._has_begun = False
@@ -359,6 +361,8 @@ class FileReader:
             header = len(line) + len(end)
         self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
+        root, names = _root(self._path.name), map(os.path.split, (one.path for one in known))
+        self._folders = {folder for folder, name in names if name == root}
         is_kea = self._source.format == KEA
         self._position = position_in(self.fd, _of_kind(self._path, self.fd, known) if is_kea else known)
         if self._source.format in _LOGS:
@@ -505,11 +509,14 @@ class FileReader:
                 fd = regular_fd(path)
                 try:
                     if position_in(fd, (before,)) is not None:
-                        return os.fstat(fd).st_size > before.offset
+                        goes_on = os.fstat(fd).st_size > before.offset
+                        if not goes_on and self._has_begun:  # this is written to, and that deleted in time
+                            self._store.end_file(self._source, before)
+                        return goes_on
                 finally:
                     os.close(fd)
         # It is somewhere else by now, or compressed: by its name it was written to when it was read, or not.
-        return _NUMBERED.fullmatch(its.name) is None and (its == mine or _root(mine) == its.name)
+        return _NUMBERED.fullmatch(its.name) is None and (its == mine or _root(mine.name) == its.name)
 
     def _is_rest(self, gap: Gap) -> bool:
         return self._position is not None and gap.file == self._position.id > 0
@@ -520,17 +527,17 @@ class FileReader:
 
     def _is_of(self, path: str) -> bool:
         """Whether a file's name says that this is of the same log, before or after it was rotated."""
-        its, mine = Path(path), self._path
-        if _root(its) != _root(mine):
+        folder, name = os.path.split(path)
+        if _root(name) != _root(self._path.name):
             return False
-        there = {Path(one.path).parent for one in self._known if Path(one.path).name == _root(mine)}
-        return its.parent == mine.parent or len(there) < 2
+        return folder == os.path.split(self._path)[0] or len(self._folders) < 2
 
     def _beside(self) -> list[Path]:
         """Other files of the same log in the folder, by their names."""
         with suppress(OSError):
-            root = _root(self._path)
-            return [one for one in self._path.parent.iterdir() if one != self._path and _root(one) == root]
+            root = _root(self._path.name)
+            there = self._path.parent.iterdir()
+            return [one for one in there if one != self._path and _root(one.name) == root]
         return []
 
     def _has_unread(self, gap: Gap) -> bool:
@@ -616,9 +623,8 @@ class FileReader:
             self._block = min(self._block * 2, _BLOCK)
 
 
-def _root(path: Path) -> str:
+def _root(name: str) -> str:
     """Name of a log without what was added to it as it was rotated."""
-    name = path.name
     while (found := _ADDED.fullmatch(name)) is not None:
         name = found[1]
     return name
