@@ -645,7 +645,7 @@ def _shake(handshake: tuple[Tls, bytes]) -> Exception | None:
     tls, data = handshake
     try:
         tls.shake(data)
-    except (ssl.SSLError, ssl.CertificateError, ValueError, OSError) as e:
+    except (ssl.SSLError, ssl.CertificateError, ValueError, OSError, MemoryError) as e:
         return e.with_traceback(None)  # or it, and the frames of those who keep it, kept each other
     return None
 
