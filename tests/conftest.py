@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import gc
 import inspect
 import itertools
 import json
@@ -249,6 +250,18 @@ def compiles_here() -> Iterator[None]:
 
     with patch.object(feeds_feed, "ask", ask):
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """No garbage is looked for among thousands of tests as they are read, nor later: it takes a third of the
+    time that they are read in, in each process."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

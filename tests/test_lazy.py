@@ -37,6 +37,22 @@ def test_a_filter_without_a_gateway_imports_nothing_of_dns() -> None:
     assert done.stdout.splitlines() == ["[]", "[]"]
 
 
+START = """
+import sys
+from urlward.cli import main
+try:
+    main(["run", "--check", "--listen", sys.argv[1]])
+except SystemExit as e:
+    print(e.code, "sqlalchemy" in sys.modules)
+"""
+
+
+def test_a_filter_that_records_nothing_imports_no_database(port: int) -> None:
+    command = [sys.executable, "-c", START, f"127.0.0.1:{port}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["configuration ok", "0 False"]
+
+
 REFRESH = """
 import sys
 import urlward.feeds.refresh

@@ -29,8 +29,9 @@ ROWS = {
 }
 """How many rows each family has: a row that is lost would not be missed otherwise."""
 SEED = os.environ.get("URLWARD_SEED", "")
-IN_TURN = 4
-"""A row goes along a quarter of the ways of some engines (`judge.run`), in CI along others each time."""
+IN_TURN = 7
+"""Of so many ways of some engines a row goes along one (`judge.run`), in CI along others each time: no
+divisor of the number that an engine has, so that each row has several modes, wires and origins."""
 TEETH = 325
 """How many rows at least get a listed page where no filter stands between."""
 

@@ -614,7 +614,6 @@ async def test_nothing_of_a_body_waits_for_the_collector(tmp_path: Path, how: st
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()
-                gc.unfreeze()
                 channel.close()
     assert not left & {"Inspection", "BodyCopy", "Splitter"}
 

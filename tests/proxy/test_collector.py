@@ -50,7 +50,6 @@ async def collections(monkeypatch: pytest.MonkeyPatch, live: SimpleNamespace) ->
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        gc.unfreeze()
         assert gc.isenabled()
 
 

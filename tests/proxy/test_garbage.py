@@ -6,7 +6,7 @@ import ssl
 import time
 import types
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -490,16 +490,6 @@ def alive() -> list[str]:
     return [type(each).__name__ for each in gc.get_objects() if isinstance(each, OURS)]
 
 
-@pytest.fixture(scope="module")
-def frozen() -> Iterator[None]:
-    """What there is by now is no connection's, and the collector need not go through it at each look."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("name", KINDS)
 async def test_nothing_is_left(rig: Rig, name: str) -> None:
     mode, serve, tls, run = KINDS[name]

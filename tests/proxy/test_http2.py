@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from urlward.proxy import http2_messages
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.connection import BEHIND, HIGH
 from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
@@ -877,8 +878,8 @@ def test_chunks_as_servers_write_them(body: bytes, content: bytes | None, size: 
 
 
 def test_long_fields_are_not_remembered() -> None:
-    caches = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
-    ours = [each for each in caches if each.__module__ == "urlward.proxy.http2_messages"]
+    found = vars(http2_messages).values()
+    ours = [each for each in found if isinstance(each, functools._lru_cache_wrapper)]
     assert len(ours) == 4
     for cache in ours:
         cache.cache_clear()  # which other tests may have filled

@@ -16,9 +16,7 @@ from urlward.policy.own import own_entries
 from urlward.records.event import PERSONAL
 from urlward.records.jsonl_store import numbered
 from urlward.records.outbox import Outbox
-from urlward.records.retention import KeepingStores, days_of, held_by_all
 from urlward.records.store import StoreError
-from urlward.service.mend import folders_of
 from urlward.state.folder import DAMAGED_DAYS, forget_damaged, forget_unfinished, state_folder
 from urlward.units import counted
 
@@ -45,6 +43,10 @@ def purge_leftovers(
     Returns:
         How much was deleted of what, and what stood in the way.
     """
+    # Which bring SQLAlchemy: no start of a filter waits for it.
+    from urlward.records.retention import days_of
+    from urlward.service.mend import folders_of
+
     deleted: dict[str, int] = {}
     errors: list[UrlwardError] = []
     then = now + ahead
@@ -96,6 +98,8 @@ def without_end(records: RecordsTable, state: Path) -> list[UrlwardError]:
     else:
         if objections:
             errors.append(_endless("objections.json", objections, "objections"))
+    from urlward.records.retention import KeepingStores
+
     stores = KeepingStores(records, state, make=False)
     try:
         for store in stores.all()[0]:
@@ -170,6 +174,8 @@ def _held_by_others(records: RecordsTable, state: Path, now: float) -> Collectio
     """
     if all(table.kind != "postgresql" for table in records.store) or not read_objections(state):
         return ()
+    from urlward.records.retention import KeepingStores, held_by_all
+
     with KeepingStores(records, state, make=False) as stores:
         try:
             return held_by_all(records, *stores.all(), now)
