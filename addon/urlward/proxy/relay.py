@@ -784,7 +784,7 @@ class HttpRelay:
 
     @property
     def _is_yet_to_be_found(self) -> bool:
-        """Whether the origin's address, by which requests are judged, too, is not known before it is reached."""
+        """Whether the origin's address, by which requests are judged, too, is known once it is reached."""
         return self._server == "opening" and not self.pending[-1].names.address
 
     def _check(self, head: RequestHead) -> None:
