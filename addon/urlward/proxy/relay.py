@@ -748,7 +748,8 @@ class HttpRelay:
         # Behind all responses, and the next one behind its own.
         alone = fields.length != 0 or head.method not in _PIPELINED
         size = len(raw) + self._under_way if self.pending else len(raw)
-        if self.pending and (alone or self.pending[-1].alone or size > MAX_UNDER_WAY):
+        waits = alone or size > MAX_UNDER_WAY
+        if self.pending and (waits or self.pending[-1].alone or self._is_yet_to_be_found):
             self._held += raw
             self._behind = True
             return None
@@ -780,6 +781,11 @@ class HttpRelay:
         if fields.websocket:
             self._switching = True
         return head
+
+    @property
+    def _is_yet_to_be_found(self) -> bool:
+        """Whether the origin's address, by which requests are judged, too, is known once it is reached."""
+        return self._server == "opening" and not self.pending[-1].names.address
 
     def _check(self, head: RequestHead) -> None:
         """Raise HeadError where this request cannot be taken here."""

@@ -655,7 +655,8 @@ class Session(HttpEnds, Member):
     def _listed(self, address: str) -> BlockResponse | None:
         """The response where a name has this address; None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
-            # None of those that came at once has been judged by it; what has ended meanwhile has no head.
+            # Of those that came at once none has been judged by one in the place of that which was dialled.
+            # What has ended meanwhile has no head.
             answers = (
                 self._guard.answer_connected(head, each.names, self.client, address, self._origin.port)
                 for each in self._relay.pending
