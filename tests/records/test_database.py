@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.event import listens_for
 
 from records.support import DAY, HOUR, START, an_event, node, versions
 from urlward.config.records import StoreTable
@@ -92,6 +94,23 @@ def test_pages(database: Database) -> None:
         found += page
         before = page[-1].id
     assert found == some[::-1]
+
+
+@pytest.mark.parametrize("more", [{}, {"list": "one"}, {"category": "phishing"}])
+def test_no_page_has_all_events_sorted(file: Database, more: dict[str, str]) -> None:
+    """Of millions, that takes many seconds, for each page of an export anew."""
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    @listens_for(file.engine, "before_cursor_execute")
+    def note(*args: Any) -> None:
+        asked.append((args[2], args[3]))
+
+    for kinds in ((), ("block",), ("block", "cut")):
+        file.find(EventQuery(kinds=kinds, before=EVERY_FIELD.id, **more))
+    with file.engine.connect() as connection:
+        for statement, values in [one for one in asked if one[0].startswith("SELECT")]:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+            assert not any("TEMP B-TREE FOR ORDER BY" in step.detail for step in plan)
 
 
 def test_a_page_goes_on_after_an_event_that_is_gone(database: Database) -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import (
@@ -253,12 +254,18 @@ class Database:
         Raises:
             StoreError: they cannot be read.
         """
-        wanted = select(*_FIELDS).where(*_conditions(query))
-        if query.before is not None:
-            wanted = wanted.where(_after(query.before))
-        wanted = wanted.order_by(events.c.time.desc(), events.c.id.desc()).limit(query.limit)
+        # An index has the events of each kind in this order, and none those of several: all would be sorted.
+        is_by_kind = query.reference is query.list is query.category is None
+        of_kinds = [replace(query, kinds=(kind,)) for kind in query.kinds if is_by_kind] or [query]
+        found: list[Event] = []
         with told(self.name), self.engine.connect() as connection:
-            return [Event(*row) for row in connection.execute(wanted)]
+            for one in of_kinds:
+                wanted = select(*_FIELDS).where(*_conditions(one))
+                if query.before is not None:
+                    wanted = wanted.where(_after(query.before))
+                wanted = wanted.order_by(events.c.time.desc(), events.c.id.desc()).limit(query.limit)
+                found += [Event(*row) for row in connection.execute(wanted)]
+        return sorted(found, key=lambda event: (event.time, event.id), reverse=True)[: query.limit]
 
     def came_after(self, seq: int, query: EventQuery) -> list[tuple[int, Event]]:
         """Find events of a query that came after a number of `last`, in the order in which they came, each
