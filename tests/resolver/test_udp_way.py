@@ -155,6 +155,30 @@ async def test_nothing_comes_back_to_the_sockets_that_are_open(make: Make) -> No
     upstream.close()
 
 
+async def test_nothing_comes_back_to_some_of_the_sockets(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where some are younger than such a change: these are answered, and the others left one by one."""
+    monkeypatch.setattr(dns_udp_way, "SILENT", 0.0)
+    gone: set[object] = set()
+
+    def answer(query: dns.message.Message) -> bytes | None:
+        return None if upstream.peers[-1] in gone else GOOD(query)
+
+    upstream = await Upstream(answer).start()
+    asker = make(upstream.port, timeout=0.2)
+    monkeypatch.setattr(
+        asker.forwarder, "mark", lambda _: None
+    )  # as where others' queries are answered all the time
+    for _ in range(100):
+        assert await asker.ask()
+    gone.update(list(dict.fromkeys(upstream.peers))[: SOURCES // 2])
+    before = len(upstream.peers)
+    for _ in range(30):
+        await asker.ask()
+    lost = [peer for peer in upstream.peers[before:] if peer in gone]
+    assert len(lost) <= 2 * len(gone), "both times that a query was asked"
+    upstream.close()
+
+
 async def test_other_resolvers_leave_no_socket_of_those_before(make: Make) -> None:
     before, now = await Upstream(GOOD).start(), await Upstream(GOOD).start()
     opened = descriptors("socket:")

@@ -6,12 +6,12 @@ resolver has one, and what lists say of an answer is looked up anew each time an
 
 Over UDP a response is accepted only from the resolver's address, to the query's port, and with its id and
 question (RFC 5452). Sockets are connected, so that the kernel drops what comes from elsewhere and reports
-unreachable ports. There are a few at a time, each with a random port and for so many queries, or until the
-resolver fails: a connected socket keeps the address of this machine that it began with, and nothing comes
-back to one that is gone (a lease that ended, PPPoE). A query that had no answer asks for one that needs no
-fragments, which may be dropped on the way (RFC 6891 section 6.2.5): a longer one is cut short then, and the
-client asks for it over TCP. Over TCP (RFC 7766) a few persistent connections each
-have several queries under way.
+unreachable ports. There are a few at a time, each with a random port and for so many queries, or until
+nothing comes back to it, or the resolver fails: a connected socket keeps the address of this machine that
+it began with, which may be gone (a lease that ended, PPPoE), or that of an uplink that is not used now. A
+query that had no answer asks for one that needs no fragments, which may be dropped on the way (RFC 6891
+section 6.2.5): a longer one is cut short then, and the client asks for it over TCP. Over TCP (RFC 7766) a
+few persistent connections each have several queries under way.
 """
 
 import asyncio
@@ -42,6 +42,9 @@ logger = logging.getLogger("urlward.gateway")
 
 LEFT_ALONE = 10.0
 """Seconds for which a resolver that has failed is asked last."""
+
+SILENT = 1.0
+"""Seconds without an answer after which a query that goes unanswered is the last from its socket."""
 
 RENEWED_AT_MOST = 1.0
 """Seconds between two times that a resolver which fails gets other sockets."""
@@ -404,12 +407,13 @@ class UdpWay(Way):
 class _Source:
     """Socket with a random port, and the queries sent from it."""
 
-    __slots__ = ("_left", "_socket", "_waiting", "_way")
+    __slots__ = ("_heard", "_left", "_socket", "_waiting", "_way")
 
     def __init__(self, way: UdpWay, resolver: ResolverAddress) -> None:
         self._way = way
         self._waiting: dict[int, DnsExchange] = {}
         self._left = QUERIES
+        self._heard = asyncio.get_running_loop().time()
         self._socket = socket.socket(resolver.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
@@ -446,7 +450,9 @@ class _Source:
 
     def release(self, number: int) -> None:
         """Stop waiting for a response; see `ResponsePlace.release`."""
-        self._waiting.pop(number, None)
+        unanswered = self._waiting.pop(number, None) is not None
+        if unanswered and asyncio.get_running_loop().time() > self._heard + SILENT:
+            self._left = 0  # it may be that nothing comes back to this one any more
         if self._left <= 0 and not self._waiting:
             self.close()
 
@@ -480,6 +486,8 @@ class _Source:
                 continue
             data = bytes(_VIEW[:size])
             if exchange.is_answer(data):
+                del waiting[_MESSAGE[0] << 8 | _MESSAGE[1]]
+                self._heard = asyncio.get_running_loop().time()
                 way.forwarder.take(exchange, way, data)
             elif exchange.is_refusal(data):
                 way.forwarder.failed(exchange, way)
@@ -503,9 +511,6 @@ ENOUGH = 4
 
 IDLE = 5.0
 """Seconds that a connection is kept for the next query."""
-
-SILENT = 1.0
-"""Seconds without a byte after which a query that goes unanswered is the last on its connection."""
 
 
 class TcpWay(Way):
