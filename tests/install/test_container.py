@@ -55,6 +55,7 @@ def test_compose_names_what_there_is() -> None:
     assert (FOLDER / build["context"] / build["dockerfile"]).resolve() == CONTAINERFILE
     assert services["urlward"]["read_only"]
     assert services["urlward"]["cap_drop"] == ["ALL"]
+    assert services["urlward"]["hostname"], "another node's records with each upgrade"
 
 
 def test_the_configuration_beside_it_is_one(tmp_path: Path) -> None:
@@ -66,6 +67,8 @@ def test_the_configuration_beside_it_is_one(tmp_path: Path) -> None:
     assert config.admin is not None
     assert {config.records.store[0].url_file, config.admin.token_file} == mounted
     assert config.admin.listen.endswith(":8088")
+    started = CONTAINERFILE.read_text().split("--confdir")[-1]
+    assert f'"{config.confdir}"' in started, "what `run --check` and `doctor` look at"
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool")
