@@ -15,24 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward import samples
-from urlward.commands.admin import add_admin_commands
 from urlward.commands.arguments import subcommand
-from urlward.commands.assignments import add_assignment_commands
-from urlward.commands.check import add_check_command, add_helper_commands
-from urlward.commands.decisions import add_allow_commands, add_objection_commands, add_own_commands
-from urlward.commands.doctor import add_doctor_command
-from urlward.commands.events import add_events_commands
-from urlward.commands.feeds import add_feed_commands, add_publish_commands
-from urlward.commands.fleet import add_fleet_commands
-from urlward.commands.gateway import add_gateway_commands
-from urlward.commands.init import add_completion_command, add_files_command, add_init_command
-from urlward.commands.lab import add_lab_commands
-from urlward.commands.lists import add_compile_command, add_import_commands, add_list_commands
-from urlward.commands.metrics import add_metrics_commands
-from urlward.commands.records import add_audit_commands, add_records_commands
-from urlward.commands.status import add_status_commands
-from urlward.commands.support import add_support_command
-from urlward.commands.who import add_report_commands, add_who_command
 from urlward.config import (
     MOST_WORKERS,
     Config,
@@ -65,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_private()
     open_standard_streams()
     try:
-        parsed, unknown = _parser().parse_known_args(arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        parsed, unknown = _parser(*given[:1]).parse_known_args(given)
         if unknown:  # said with the usage of the command that does not know them
             parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         code = _dispatch(parsed)
@@ -111,7 +95,11 @@ def _dispatch(args: argparse.Namespace) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(first: str = "") -> argparse.ArgumentParser:
+    """Make the parser of a command line with a first argument.
+
+    Where that is ``run`` it has no other command: each process of a filter begins with this.
+    """
     parser = argparse.ArgumentParser(
         prog="urlward", description="An inline HTTP(S) URL filter with hashed blocklists.", allow_abbrev=False
     )
@@ -123,6 +111,27 @@ def _parser() -> argparse.ArgumentParser:
         option.add_to(run)
     run.add_argument("--check", action="store_true", help="say whether it would run so, and end")
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
+
+    if first == "run":
+        return parser
+
+    from urlward.commands.admin import add_admin_commands
+    from urlward.commands.assignments import add_assignment_commands
+    from urlward.commands.check import add_check_command, add_helper_commands
+    from urlward.commands.decisions import add_allow_commands, add_objection_commands, add_own_commands
+    from urlward.commands.doctor import add_doctor_command
+    from urlward.commands.events import add_events_commands
+    from urlward.commands.feeds import add_feed_commands, add_publish_commands
+    from urlward.commands.fleet import add_fleet_commands
+    from urlward.commands.gateway import add_gateway_commands
+    from urlward.commands.init import add_completion_command, add_files_command, add_init_command
+    from urlward.commands.lab import add_lab_commands
+    from urlward.commands.lists import add_compile_command, add_import_commands, add_list_commands
+    from urlward.commands.metrics import add_metrics_commands
+    from urlward.commands.records import add_audit_commands, add_records_commands
+    from urlward.commands.status import add_status_commands
+    from urlward.commands.support import add_support_command
+    from urlward.commands.who import add_report_commands, add_who_command
 
     add_compile_command(command)
     add_check_command(command)
