@@ -256,7 +256,8 @@ class Database:
         """
         # An index has the events of each kind in this order, and none those of several: all would be sorted.
         is_by_kind = query.reference is query.list is query.category is None
-        of_kinds = [replace(query, kinds=(kind,)) for kind in query.kinds if is_by_kind] or [query]
+        kinds = dict.fromkeys(query.kinds if is_by_kind else ())
+        of_kinds = [replace(query, kinds=(kind,)) for kind in kinds] or [query]
         found: list[Event] = []
         with told(self.name), self.engine.connect() as connection:
             for one in of_kinds:
