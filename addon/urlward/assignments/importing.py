@@ -469,8 +469,8 @@ class FileReader:
         # Of several that are imported together the first is read after all that.
         if not self._begins or not 0 < since < int(self.begun * 1000):
             return []
-        # Reading may have ended before what had its path then was read.
-        since = min(since, self._source.read)
+        if self._source.read > 1:  # reading may have ended before what had the path then was read
+            since = min(since, self._source.read)
         if self._source.format == KEA and any(_is_known(one, self._known) for one in _kea_files(self._path)):
             return []
         self.result.left = since
