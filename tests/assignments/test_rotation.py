@@ -557,6 +557,20 @@ def test_nobody_is_certain_where_reading_ended_before_what_was_written_anew(
     ]  # fmt: skip
 
 
+def test_who_waits_for_a_file_of_leases_that_another_reads_meanwhile(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """What is missing is so from when that one read it last."""
+    log = Log(sqlite_store, tmp_path / "leases", "kea")
+    source = sqlite_store.source("kea", "kea", str(log.path))
+    log.path.write_text(leases("kea", (A, "anna", 0)))
+    log.read(100)
+    log.rotate("leases~")
+    log.path.write_text(leases("kea", (B, "berta", 3000)))
+    import_file(sqlite_store, source, log.path, ReadOptions(), lambda: at(3700) / 1000)
+    assert spans(sqlite_store) == [(100, 3700)]
+
+
 @pytest.mark.parametrize("format_", ["kea", "isc"])
 def test_leases_are_read_up_to_now_where_the_file_is_written_anew_as_it_was(
     sqlite_store: AssignmentStore, tmp_path: Path, format_: str
