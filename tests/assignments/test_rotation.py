@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
@@ -505,6 +505,92 @@ def test_a_file_of_leases_that_was_written_anew_may_have_none(store: AssignmentS
     log.read(3900)
     assert spans(store) == [(100, 3900)]
     assert [told(store, seconds) for seconds in (50, 1000)] == [("one", ["anna"]), ("ambiguous", ["anna"])]
+
+
+@pytest.mark.parametrize("format_", ["kea", "isc"])
+def test_who_has_a_lease_again_that_its_file_had_not_may_not_be_the_only_one_who_had_it(
+    store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    """Servers give a client the address that it had before, whoever had it meanwhile."""
+    log = Log(store, tmp_path / "leases", format_)
+    for seconds, *some in ((100, (A, "anna", 0)), (3700, (B, "berta", 3600)), (4000, (B, "berta", 3900))):
+        log.path.unlink()
+        log.path.write_text(leases(format_, *some))
+        log.read(seconds)
+    with log.path.open("a") as file:
+        file.write(leases(format_, (A, "anna", 5000), goes_on=True))
+    log.read(5500)
+    assert [told(store, seconds) for seconds in (50, 1000, 4500, 5400)] == [
+        ("one", ["anna"]), ("ambiguous", ["anna"]), ("ambiguous", ["anna"]), ("one", ["anna"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("format_", ["kea", "isc"])
+def test_nobody_is_certain_where_reading_ended_before_what_was_written_anew(
+    store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    """The file that had the path before may be read to its end by then."""
+    path, seconds = tmp_path / "leases", 100
+    path.write_text(leases(format_, (A, "anna", 0)))
+
+    def wait(_: float) -> bool:
+        nonlocal seconds
+        seconds = 400
+        path.rename(tmp_path / "leases~")
+        path.write_text(leases(format_, (A, "anna", 0)))
+        return True
+
+    def follow_once() -> Iterator[Imported]:
+        source = store.source(format_, format_, str(path))
+        return follow(store, source, path, ReadOptions(), clock=lambda: at(seconds) / 1000, wait=wait)
+
+    looks = follow_once()
+    for _ in range(2):
+        next(looks)
+    looks.close()
+    (tmp_path / "leases~").unlink()
+    path.write_text(leases(format_, (B, "berta", 3000)))
+    seconds = 3700
+    next(follow_once())
+    assert [told(store, seconds) for seconds in (50, 1000, 3600)] == [
+        ("one", ["anna"]), ("ambiguous", ["anna"]), ("ambiguous", ["anna"]),
+    ]  # fmt: skip
+
+
+def test_who_waits_for_a_file_of_leases_that_another_reads_meanwhile(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """What is missing is so from when that one read it last."""
+    log = Log(sqlite_store, tmp_path / "leases", "kea")
+    source = sqlite_store.source("kea", "kea", str(log.path))
+    log.path.write_text(leases("kea", (A, "anna", 0)))
+    log.read(100)
+    log.rotate("leases~")
+    log.path.write_text(leases("kea", (B, "berta", 3000)))
+    import_file(sqlite_store, source, log.path, ReadOptions(), lambda: at(3700) / 1000)
+    assert spans(sqlite_store) == [(100, 3700)]
+
+
+@pytest.mark.parametrize("format_", ["kea", "isc"])
+def test_leases_are_read_up_to_now_where_the_file_is_written_anew_as_it_was(
+    sqlite_store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    path, seconds = tmp_path / "leases", 100
+    path.write_text(leases(format_, (A, "anna", 0)))
+
+    def wait(_: float) -> bool:
+        nonlocal seconds
+        if seconds == 100:
+            seconds = 400
+            path.rename(tmp_path / "leases~")
+            path.write_text(leases(format_, (A, "anna", 0)))
+            return True
+        return False
+
+    source = sqlite_store.source(format_, format_, str(path))
+    for _ in follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(seconds) / 1000, wait=wait):
+        pass
+    assert told(sqlite_store, 350) == ("one", ["anna"])
 
 
 def test_a_lease_that_was_given_back_is_in_doubt_from_when_its_file_was_read_last(

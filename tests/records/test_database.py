@@ -96,6 +96,28 @@ def test_pages(database: Database) -> None:
     assert found == some[::-1]
 
 
+def test_pages_of_several_kinds(database: Database) -> None:
+    """Whichever of them comes first at a time, and however often one is asked for."""
+    kinds = ("block", "cut", "alarm")
+    some = [an_event(n, kinds[n % 3], at=START + n // 4) for n in range(20)]
+    database.write(some)
+    found, before = [], None
+    while page := database.find(EventQuery(kinds=("cut", "block", "cut"), limit=3, before=before)):
+        found += page
+        before = page[-1].id
+    wanted = [event for event in some if event.kind != "alarm"]
+    assert found == sorted(wanted, key=lambda event: (event.time, event.id), reverse=True)
+
+
+def test_of_several_kinds_no_more_is_read_than_may_be_on_the_page(
+    file: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write([an_event(n, "block" if n > 9 else "cut") for n in range(20)])
+    read: list[Event] = []
+    monkeypatch.setattr(module, "Event", lambda *row: read.append(Event(*row)) or read[-1])
+    assert file.find(EventQuery(kinds=("block", "cut"), limit=5)) == read
+
+
 @pytest.mark.parametrize("more", [{}, {"list": "one"}, {"category": "phishing"}])
 def test_no_page_has_all_events_sorted(file: Database, more: dict[str, str]) -> None:
     """Of millions, that takes many seconds, for each page of an export anew."""

@@ -365,13 +365,16 @@ class FileReader:
         self._folders = {folder for folder, name in names if name == root}
         is_kea = self._source.format == KEA
         self._position = position_in(self.fd, _of_kind(self._path, self.fd, known) if is_kea else known)
+        if self._source.format in LEASES:
+            self._merger.anew = self._store.gaps(self._source.id)
         if self._source.format in _LOGS:
             self._merger.told_until = max((one.last for one in known), default=0)
             self._merger.gaps = self._store.gaps(self._source.id)
             if self._position is not None:
                 self._span = self._position.first, self._position.last
                 self._merger.goes_on = self._position.last
-        self._renewed = self._position.read if self._position else 0
+        # Of the file that had the path before, it may be known to be read to its end, and of the source not.
+        self._renewed = min(self._position.read, self._source.read) if self._position else 0
         offset = self._position.offset if self._position else 0
         if not self.result.rows:
             self.result.resumed = offset
@@ -402,6 +405,7 @@ class FileReader:
             self._note_span(sightings)
         anew = self._position is None
         lost = self._lost() if anew and self._source.format in LEASES else []
+        self._merger.anew += lost
         for gap in lost:
             self._store.doubt(gap)
         self._merger.take(sightings)
@@ -463,8 +467,10 @@ class FileReader:
         written anew after it was read last."""
         since = max((one.read for one in self._known if self._is_of(one.path)), default=0)
         # Of several that are imported together the first is read after all that.
-        if not self._begins or not 0 < since <= self._source.read or since >= int(self.begun * 1000):
+        if not self._begins or not 0 < since < int(self.begun * 1000):
             return []
+        if self._source.read > 1:  # reading may have ended before what had the path then was read
+            since = min(since, self._source.read)
         if self._source.format == KEA and any(_is_known(one, self._known) for one in _kea_files(self._path)):
             return []
         self.result.left = since

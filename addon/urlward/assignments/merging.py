@@ -111,6 +111,8 @@ class Merger:
         """How long that was: by how much the clock was put back, in ms."""
         self.gaps: list[Gap] = []
         """Those of the source that are open."""
+        self.anew: list[Gap] = []
+        """Those of its files of leases, in order."""
         self._again: dict[Beginning, int] = {}
         """Ends of what has begun as is said of a batch, and is known not to be held any more."""
         self.told_until = 0
@@ -514,10 +516,15 @@ class Merger:
             self._end(key, before)
             held[_START] = held[_SEEN]
 
-    @staticmethod
-    def _is_over(held: Held, at: int) -> bool:
-        """Whether what is held was over as the same subscriber's began, with its own end or given back."""
-        return bool(at > held[_END] or (held[_ENDING] == Ending.GIVEN_BACK and at > held[_SEEN]))
+    def _is_over(self, held: Held, at: int) -> bool:
+        """Whether what is held was over as the same subscriber's began: with its own end, given back, or as a
+        file of leases that was written anew did not have it."""
+        over = held[_END]
+        if held[_ENDING] == Ending.GIVEN_BACK:
+            over = min(over, held[_SEEN])
+        elif held[_ENDING] == Ending.MISSED:
+            over = min(over, next((gap.until for gap in self.anew if gap.until > held[_SEEN]), over))
+        return bool(at > over)
 
     def _end_over(self, key: Key, held: Held, at: int) -> None:
         held[_END] = min(held[_END], at)

@@ -256,16 +256,20 @@ class Database:
         """
         # An index has the events of each kind in this order, and none those of several: all would be sorted.
         is_by_kind = query.reference is query.list is query.category is None
-        of_kinds = [replace(query, kinds=(kind,)) for kind in query.kinds if is_by_kind] or [query]
+        kinds = dict.fromkeys(query.kinds if is_by_kind else ())
+        of_kinds = [replace(query, kinds=(kind,)) for kind in kinds] or [query]
         found: list[Event] = []
         with told(self.name), self.engine.connect() as connection:
             for one in of_kinds:
                 wanted = select(*_FIELDS).where(*_conditions(one))
                 if query.before is not None:
                     wanted = wanted.where(_after(query.before))
+                if full := found[query.limit - 1 :]:  # what is older is on another page
+                    wanted = wanted.where(events.c.time >= full[0].time)
                 wanted = wanted.order_by(events.c.time.desc(), events.c.id.desc()).limit(query.limit)
                 found += [Event(*row) for row in connection.execute(wanted)]
-        return sorted(found, key=lambda event: (event.time, event.id), reverse=True)[: query.limit]
+                found = sorted(found, key=lambda event: (event.time, event.id), reverse=True)[: query.limit]
+        return found
 
     def came_after(self, seq: int, query: EventQuery) -> list[tuple[int, Event]]:
         """Find events of a query that came after a number of `last`, in the order in which they came, each
