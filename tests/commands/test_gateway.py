@@ -78,6 +78,8 @@ def test_the_machines_configuration_where_none_is_given(
 
 @needs_root
 def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
+    # A namespace has at first what the machine has.
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     code, out, _ = run("gateway", "status")
     assert (code, out.splitlines()[0].split()) == (1, ["up", "no"])
     code, out, err = run("gateway", "up", "--config", config)

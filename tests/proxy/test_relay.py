@@ -92,8 +92,7 @@ class Ends:
 class Case:
     """A relay whose origin is reached at once."""
 
-    def __init__(self, *, reached: bool = True, address: str = "192.0.2.7") -> None:
-        self.address = address
+    def __init__(self, *, reached: bool = True) -> None:
         self.ends = Ends()
         self.judged: list[bytes] = []
         self.relay = HttpRelay(self.ends, self._judge)
@@ -109,7 +108,7 @@ class Case:
         if b"listed" in head.target:
             return plain(451, "blocked", head=head.method == b"HEAD")
         told = b"told" in head.target
-        return Names(("a.test",), (80,), self.address, head.target.decode("latin-1"), told=told)
+        return Names(("a.test",), (80,), "192.0.2.7", head.target.decode("latin-1"), told=told)
 
     def client(self, *pieces: bytes) -> Self:
         for piece in pieces:

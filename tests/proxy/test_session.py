@@ -927,6 +927,27 @@ async def test_a_client_that_ends_has_less_time_for_its_answer(
     await rig.settled()
 
 
+async def test_an_origin_that_never_ends_its_head_keeps_no_client_that_has_ended(rig: Rig) -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        await reader.read()
+
+    await rig.start(trickle)
+    _, writer = await rig.connect()
+    writer.write(GET % b"x")
+    await until(lambda: rig.session._server is not None)
+    session = rig.session
+    writer.write_eof()
+    await until(lambda: session._client.at_end)
+    now = time.monotonic() + ENDED_FOR  # as of one whose connection had been at rest
+    for seconds in (0, GONE_AFTER - 5, GONE_AFTER + 5):
+        assert not session._over
+        session.active = 1.0  # something has come
+        session.touch(now + seconds)
+    await rig.settled()
+    assert session._over
+
+
 async def test_one_that_says_nothing_to_socks_is_at_rest(rig: Rig) -> None:
     await rig.start(answer, "socks5")
     _, writer = await rig.connect()

@@ -430,8 +430,10 @@ class FileReader:
         if position is not None:
             self._position = replace(position, path=self._source.path)
             self._store.renew(self._source, self._position, now, self._until(now))
-        elif self._source.format in LEASES or (
-            self._follows and not (self._source.format in _LOGS and self._gaps_before(now))
+        elif (
+            not self._lost()
+            if self._source.format in LEASES
+            else self._follows and not (self._source.format in _LOGS and self._gaps_before(now))
         ):
             # As after a rotation, or a cleanup.
             self._store.looked(self._source, now, self._until(now))

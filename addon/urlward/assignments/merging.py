@@ -516,9 +516,8 @@ class Merger:
 
     @staticmethod
     def _is_over(held: Held, at: int) -> bool:
-        """Whether what is held was over as the same subscriber's began, or may have been another's between:
-        of what was told in a gap a file of leases has the last alone."""
-        return bool(at > held[_END] or (held[_ENDING] in UP_TO_A_GAP and at > held[_SEEN]))
+        """Whether what is held was over as the same subscriber's began, with its own end or given back."""
+        return bool(at > held[_END] or (held[_ENDING] == Ending.GIVEN_BACK and at > held[_SEEN]))
 
     def _end_over(self, key: Key, held: Held, at: int) -> None:
         held[_END] = min(held[_END], at)

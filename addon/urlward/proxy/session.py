@@ -167,10 +167,10 @@ class Session(HttpEnds, Member):
     """
 
     __slots__ = (
-        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_mode",
-        "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay", "_seeks", "_server",
-        "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy", "_upstream_tls", "client",
-        "send_client", "send_server", "share",
+        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_leaves", "_lingers", "_looking",
+        "_mode", "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay", "_seeks",
+        "_server", "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy", "_upstream_tls",
+        "client", "send_client", "send_server", "share",
     )  # fmt: skip
 
     client: SessionClient
@@ -207,6 +207,8 @@ class Session(HttpEnds, Member):
         self._over = False
         """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
+        self._leaves = False
+        """Whether the client had ended at the last look, and nothing of its answer had come."""
         self._probed = False
         """Whether the kernel asks both ends whether they are there."""
         self._lingers: list[Task] | None = None
@@ -908,9 +910,10 @@ class Session(HttpEnds, Member):
             self._not_connected(None)
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
+        left, self._leaves = self._leaves, self._client.at_end and self._relay.unanswered
         if self._relay is _REST and now - self._since >= min(self._mode.addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
-        elif self.active:
+        elif self.active and not (left and self._leaves):  # an origin may send the head of an answer for days
             self.active = 0.0
             self._since = now
         elif now - self._since >= self._patience:

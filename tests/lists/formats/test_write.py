@@ -103,6 +103,11 @@ def test_a_line_for_a_host_is_never_another_kind(text: str) -> None:
         assert not entries[0].allow
 
 
+def test_a_long_id_takes_no_long_time() -> None:
+    """Names in other letters would be looked for from each of its own."""
+    assert attributes("%" + "x" * 300_000) == f" id=-{'x' * 127}"
+
+
 @examples(300)
 @given(st.text(), st.text())
 def test_attributes_are_always_of_the_grammar(id_: str, category: str) -> None:

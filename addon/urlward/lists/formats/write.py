@@ -29,7 +29,8 @@ _DOTS = frozenset({".", ".."})
 _SLASHES = re.compile(r"//+")
 _ODD = re.compile(r"\\|%(?:2[e5f]|5c)", re.IGNORECASE).search
 _NOT_ID = re.compile(r"[^A-Za-z0-9._:\-]+")
-_NAMES = re.compile(r"[^\s/\\:?#@&=,;]*[^\x00-\x7f][^\s/\\:?#@&=,;]*")
+# From its beginning alone: the rest of a long text in ASCII would be read from each letter.
+_NAMES = re.compile(r"(?<![^\s/\\:?#@&=,;])[^\s/\\:?#@&=,;]*[^\x00-\x7f\s][^\s/\\:?#@&=,;]*")
 _NOT_CATEGORY = re.compile(r"[^A-Za-z0-9._\-]+")
 
 FRAGMENT = "a fragment (#), which no request carries"
