@@ -911,12 +911,11 @@ class Session(HttpEnds, Member):
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
         left, relay = self._leaves, self._relay
+        # An origin may send the head of an answer for days.
         leaves = self._leaves = relay.pending[0] if self._client.at_end and relay.unanswered else None
         if self._relay is _REST and now - self._since >= min(self._mode.addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
-        elif self.active and (
-            leaves is None or leaves is not left
-        ):  # an origin may send the head of an answer for days
+        elif self.active and (leaves is None or leaves is not left):
             self.active = 0.0
             self._since = now
         elif now - self._since >= self._patience:
