@@ -16,6 +16,7 @@ from conftest import until
 from urlward.proxy import connection as connection_module
 from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
 from urlward.proxy.poller import READ, WRITE, Share, running_loop
+from urlward.proxy.threads import Threads
 from urlward.proxy.tls import Tls
 
 LARGE = bytes(range(256)) * (1 << 13)  # 2 MiB: more than the sockets hold
@@ -465,6 +466,24 @@ async def test_a_handshake_with_an_origin_keeps_nobody_waiting(
     assert not one.faults + closed.faults
     closed.server.abort()
     await one.over()
+
+
+async def test_handshakes_with_origins_where_there_is_no_thread(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as at a container's limit of processes: those after the first one, which finds that out."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    shaking = Threads(connection_module._shake, "handshakes", threads=1)
+    monkeypatch.setattr(connection_module, "_shaking", shaking)
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start)
+        first = Secured(server_context, client_context)
+        await until(lambda: shaking.is_short)
+        await (await Secured(server_context, client_context).ready()).over()
+    await (await first.ready()).over()
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])

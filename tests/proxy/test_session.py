@@ -948,6 +948,34 @@ async def test_an_origin_that_never_ends_its_head_keeps_no_client_that_has_ended
     assert session._over
 
 
+async def test_a_client_that_has_ended_gets_answers_that_take_long_one_after_the_other(rig: Rig) -> None:
+    may_go_on = asyncio.Semaphore(0)
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            await may_go_on.acquire()
+            writer.write(OK)
+
+    await rig.start(slowly)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"x" * 2)
+    await until(lambda: rig.session._server is not None)
+    session = rig.session
+    writer.write_eof()
+    await until(lambda: session._client.at_end)
+    now = time.monotonic() + ENDED_FOR
+    session.touch(now)
+    may_go_on.release()
+    await reader.readuntil(OK)
+    session.touch(now + GONE_AFTER - 1)
+    session.active = 1.0  # the second begins to come
+    session.touch(now + GONE_AFTER + 1)
+    may_go_on.release()
+    assert await asyncio.wait_for(reader.read(), LONG) == OK
+    await rig.settled()
+
+
 async def test_one_that_says_nothing_to_socks_is_at_rest(rig: Rig) -> None:
     await rig.start(answer, "socks5")
     _, writer = await rig.connect()

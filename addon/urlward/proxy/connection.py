@@ -503,7 +503,7 @@ class Connection:
 
     def _without_hello(self, tls: Tls, data: bytes) -> bytes | None:
         """What an origin sends behind its ServerHello where that goes on with an earlier session, of which no
-        certificates come; None where all the rest is for a thread."""
+        certificates come, or where there is no thread; None where all the rest is for one."""
         end = tls.hello_end(data)
         if end:
             error = _shake((tls, data[:end]))
@@ -511,7 +511,7 @@ class Connection:
                 self._go_on_from(tls, error)
                 return None
             data = data[end:]
-        if tls.session.session_reused:
+        if tls.session.session_reused or _shaking.is_short:
             return data
         self.pause(SHAKING)
         self._shakes = _shaking.ask(self._share, (tls, data), partial(self._shaken, tls))

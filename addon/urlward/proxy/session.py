@@ -33,7 +33,7 @@ from urlward.proxy.live import HEAD_TIMEOUT, Member
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpEnds, HttpRelay, Origin
+from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpEnds, HttpRelay, Origin, Pending
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.threads import Waiter
 from urlward.proxy.tls import Tls, nothing, reason_of
@@ -207,8 +207,8 @@ class Session(HttpEnds, Member):
         self._over = False
         """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
-        self._leaves = False
-        """Whether the client had ended at the last look, and nothing of its answer had come."""
+        self._leaves: Pending | None = None
+        """Request of whose answer nothing had come at the last look, where the client had ended."""
         self._probed = False
         """Whether the kernel asks both ends whether they are there."""
         self._lingers: list[Task] | None = None
@@ -910,10 +910,12 @@ class Session(HttpEnds, Member):
             self._not_connected(None)
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
-        left, self._leaves = self._leaves, self._client.at_end and self._relay.unanswered
+        left, relay = self._leaves, self._relay
+        # An origin may send the head of an answer for days.
+        leaves = self._leaves = relay.pending[0] if self._client.at_end and relay.unanswered else None
         if self._relay is _REST and now - self._since >= min(self._mode.addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
-        elif self.active and not (left and self._leaves):  # an origin may send the head of an answer for days
+        elif self.active and (leaves is None or leaves is not left):
             self.active = 0.0
             self._since = now
         elif now - self._since >= self._patience:

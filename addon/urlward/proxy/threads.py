@@ -108,6 +108,11 @@ class Threads[Work: Hashable, Found]:
         """Number of pieces of work that are waited for."""
         return len(self._works)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether not a single thread could be had, and what is asked for waits until there is one."""
+        return self._short and not self._threads
+
     def ask(self, network: Hashable, work: Work, done: Callable[[Any], None]) -> Waiter | None:
         """Have a piece of work done, unless somebody has already; None where there is no room to wait.
 
