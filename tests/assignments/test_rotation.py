@@ -525,6 +525,12 @@ def test_who_has_a_lease_again_that_its_file_had_not_may_not_be_the_only_one_who
     ]  # fmt: skip
 
 
+def write_anew(path: Path, text: str) -> None:
+    """As servers do: what had the path before has another."""
+    path.rename(path.with_name("leases~"))
+    path.write_text(text)
+
+
 @pytest.mark.parametrize("format_", ["kea", "isc"])
 def test_nobody_is_certain_where_reading_ended_before_what_was_written_anew(
     store: AssignmentStore, tmp_path: Path, format_: str
@@ -536,8 +542,7 @@ def test_nobody_is_certain_where_reading_ended_before_what_was_written_anew(
     def wait(_: float) -> bool:
         nonlocal seconds
         seconds = 400
-        path.rename(tmp_path / "leases~")
-        path.write_text(leases(format_, (A, "anna", 0)))
+        write_anew(path, leases(format_, (A, "anna", 0)))
         return True
 
     def follow_once() -> Iterator[Imported]:
@@ -565,8 +570,7 @@ def test_who_waits_for_a_file_of_leases_that_another_reads_meanwhile(
     source = sqlite_store.source("kea", "kea", str(log.path))
     log.path.write_text(leases("kea", (A, "anna", 0)))
     log.read(100)
-    log.rotate("leases~")
-    log.path.write_text(leases("kea", (B, "berta", 3000)))
+    write_anew(log.path, leases("kea", (B, "berta", 3000)))
     import_file(sqlite_store, source, log.path, ReadOptions(), lambda: at(3700) / 1000)
     assert spans(sqlite_store) == [(100, 3700)]
 
@@ -580,12 +584,11 @@ def test_leases_are_read_up_to_now_where_the_file_is_written_anew_as_it_was(
 
     def wait(_: float) -> bool:
         nonlocal seconds
-        if seconds == 100:
-            seconds = 400
-            path.rename(tmp_path / "leases~")
-            path.write_text(leases(format_, (A, "anna", 0)))
-            return True
-        return False
+        if seconds == 400:
+            return False
+        seconds = 400
+        write_anew(path, leases(format_, (A, "anna", 0)))
+        return True
 
     source = sqlite_store.source(format_, format_, str(path))
     for _ in follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(seconds) / 1000, wait=wait):
