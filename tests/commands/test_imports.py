@@ -1,4 +1,5 @@
 import argparse
+import gzip
 import io
 import os
 import stat
@@ -168,6 +169,7 @@ def test_several_sources_into_a_file_that_its_owner_alone_reads(imports: Import,
     [
         (HTML, "a web page or XML, not a list"),
         (PICTURE, "binary data, not a list"),
+        (gzip.compress(b"0.0.0.0 a.example\n", mtime=0), "compressed: unpack it first"),
         (b"", "empty"),
         (b"\xef\xbb\xbf\n", "empty"),
         (b"# nothing\n", "no entry in it"),

@@ -16,6 +16,7 @@ from conftest import wait_for
 from e2e.support import RawOrigin
 from feeds.feed_support import Feed, Server, feed, hosts
 from lists.support import HTML, PICTURE, SECRET, SENTINEL, artifact, names_in
+from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import NO_THREAD
 from urlward.engine.signing import SigningKey
@@ -330,6 +331,18 @@ def test_a_refused_candidate_is_not_compiled_again(
     assert since is not None
     assert text.facts.refused == since
     assert first.next_run == text.now - 60 + 6 * 3600
+
+
+def test_another_release_compiles_what_was_refused(
+    text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("feed", FIRST.replace("h7.example", "another.example"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("urlward.feeds.candidate._code", lambda: b"the release before")
+        earlier.setattr("urlward.feeds.candidate.parse", lambda _: parse(artifact(["h1.example"])))
+        assert text.refresh().text.startswith("shrunk: ")
+    assert text.refresh().state == "new"
+    assert text.blocks("another.example")
 
 
 def test_path(tmp_path: Path) -> None:

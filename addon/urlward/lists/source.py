@@ -545,6 +545,8 @@ def head_fault(head: bytes) -> tuple[str, str] | None:
     """
     if other := other_encoding(head):
         return "binary", other
+    if head.startswith(_COMPRESSED):
+        return "binary", "compressed: unpack it first"
     text = without_bom(head).lstrip()
     if not text and len(head) < SNIFFED:
         return "empty", "empty"
@@ -555,6 +557,9 @@ def head_fault(head: bytes) -> tuple[str, str] | None:
         return "binary", "binary data, not a list"
     return None
 
+
+_COMPRESSED = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9"
+"""What gzip, zip, zstd, xz and bzip2 begin with."""
 
 _CHUNK = 1 << 20
 TRIES = 3
