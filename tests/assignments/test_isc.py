@@ -95,6 +95,21 @@ def test_a_beginning_that_is_none_is_one_lease_not_understood(
     assert intervals(sqlite_store, A) == [(MAC, 10, 20, "EXPIRY")]
 
 
+def test_an_active_lease_of_nobody_is_counted(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "dhcpd.leases"
+    unnamed, free = (
+        lease(0, when(10), state)
+        .replace(f"  hardware ethernet {MAC};\n", "")
+        .replace('  uid "\\001\\002";\n', "")
+        for state in ("active", "free")
+    )
+    path.write_text(unnamed + lease(10, when(20)) + free)
+    done = read(sqlite_store, "isc", path)
+    assert (done.rows, done.skipped) == (3, 1)
+    assert "no subscriber" in done.faults[0][1]
+    assert intervals(sqlite_store, A) == [(MAC, 10, 20, "EXPIRY")]
+
+
 def test_what_an_option_says_is_the_subscriber(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "dhcpd.leases"
     path.write_text(lease(0, when(100), more='  option agent.circuit-id "line 5";\n'))

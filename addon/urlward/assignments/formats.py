@@ -345,6 +345,8 @@ class IscParser(Parser):
         if state == _ABANDONED:
             return [(place, network, 0, LAST_PORT, 0, FOREVER, 0, "", "", int(SightingKind.DECLINED))]
         subscriber = fields.get(self._wanted) or fields.get("hardware ethernet") or fields.get("uid")
+        if state == "active" and subscriber is None:
+            raise RowError("no subscriber")
         if subscriber is None or (state != "active" and state not in _OVER):
             return []
         start = _time(fields["starts"]) if "starts" in fields else 0
