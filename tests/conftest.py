@@ -283,6 +283,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return b"mark.long" not in collection_path.read_bytes() or None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of what goes in turns, that whose turn it is by the seed; where there is no seed, all of it."""
+    seed = os.environ.get("URLWARD_SEED")
+
+    def waits(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("turn")
+        return bool(seed and mark and int(seed) % mark.args[1] != mark.args[0])
+
+    config.hook.pytest_deselected(items=[item for item in items if waits(item)])
+    items[:] = [item for item in items if not waits(item)]
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait for processes for a good part of their time, those of networks for nearly all of it; those
     that take long are whole machines, and some begin several by themselves."""
