@@ -20,7 +20,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.engine.nat64 import nat64_prefix
 
 WRITTEN = "as an operator wrote it"
-"""Context of a validation that refuses times and sizes without a unit; the program's own are seconds and bytes."""
+"""Context of a validation that refuses what has no unit; the program's own are seconds and bytes."""
 
 
 def spelt(pattern: str, words: str) -> AfterValidator:
