@@ -22,7 +22,7 @@ from urlward.config.tables import (
 
 HOUR = 3_600.0
 
-Share = Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[
     str, spelt(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits and ._-, no . or - first")
 ]
@@ -254,5 +254,5 @@ class PublishTable(Table):
     keep: Annotated[int, Field(ge=1, le=50)] = 5
     lease: Annotated[Seconds, Field(ge=1, le=_HOUR)] = 30.0
     observe: Annotated[Seconds, Field(ge=1, le=30 * 24 * _HOUR)] = _HOUR / 2
-    max_rise: Annotated[float, Field(ge=1, strict=False, allow_inf_nan=False)] = 2.0
+    max_rise: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     canary: tuple[PublishCanaryTable, ...] = Field(default=(), strict=False)

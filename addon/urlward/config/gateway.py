@@ -29,7 +29,7 @@ class DnsTable(Table):
     listed_hosts: Literal["steer", "nxdomain", "page"] = "steer"
     page_addresses: Addresses = ()
     canary: bool = True
-    timeout: Annotated[float, Field(gt=0, le=30, strict=False)] = 2.0
+    timeout: Annotated[float, Field(gt=0, le=30)] = 2.0
     max_ttl: Annotated[int, Field(ge=0, le=86_400)] = 300
     remember: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 

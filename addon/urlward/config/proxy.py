@@ -105,7 +105,7 @@ class ProbingTable(Table):
     entries: Annotated[int, Field(ge=2, le=10_000)] = 50
     window: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = 600.0
     slow: bool = False
-    rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=False)] = 1.0
+    rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
 
 
 class HelpLink(Table):
@@ -240,7 +240,7 @@ class FilesTable(Table):
     deadline: Annotated[Seconds, Field(gt=0, le=60)] = 5.0
     queue: Annotated[int, Field(ge=1, le=10_000)] = 64
     classifier: Annotated[str, AfterValidator(_function)] = ""
-    classifier_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=False)] = 0.9
+    classifier_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.9
 
     @property
     def inspects(self) -> bool:

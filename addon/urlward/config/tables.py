@@ -20,7 +20,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.engine.nat64 import nat64_prefix
 
 WRITTEN = "as an operator wrote it"
-"""Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
+"""Context of a validation that refuses what has no unit; the program's own are seconds and bytes."""
 
 
 def spelt(pattern: str, words: str) -> AfterValidator:
@@ -273,7 +273,7 @@ def _size(value: object, info: ValidationInfo) -> object:
 
 
 def _refuse_bare(value: object, info: ValidationInfo, text: str) -> None:
-    if info.context == WRITTEN and isinstance(value, (int, float)):
+    if info.context == WRITTEN and not isinstance(value, str):
         raise ValueError(f"{text}, in quotes and with its unit")
 
 
