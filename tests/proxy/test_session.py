@@ -115,6 +115,33 @@ async def test_what_is_relayed_unread_may_rest(rig: Rig, ends: bool) -> None:
     await rig.settled()
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "there"])
+@pytest.mark.parametrize("relayed", [True, False], ids=["relayed", "http"])
+async def test_what_leads_out_by_an_address_that_is_gone_ends(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, gone: bool, relayed: bool
+) -> None:
+    """A lease has brought another: the answer to what a client sends on an open connection never comes."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    await rig.start(hang, "transparent")
+    _, writer = await rig.connect()
+    writer.write(client_hello("plain.example") if relayed else GET % b"x")
+    await until(lambda: rig.session._server is not None)
+    monkeypatch.setattr(connection, "_local_until", {})
+    monkeypatch.setattr(connection, "is_local", lambda *_: not gone)
+    session, now = rig.session, time.monotonic()
+    session.touch(now)
+    session.touch(now + GONE_AFTER - 1)
+    assert not session._over, "it may come back"
+    session.touch(now + GONE_AFTER + 1)
+    await asyncio.sleep(0)
+    assert session._over is gone
+    session.cut()
+    await rig.settled()
+
+
 async def test_what_is_neither_is_judged_before_it_is_relayed(rig: Rig) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"you said " + await reader.read(65536))

@@ -559,6 +559,11 @@ class StreamLane(Connection):
         self._chunks: Chunks | None = None
 
     @property
+    def has_address(self) -> bool:
+        """Whether there is a way: its connection finds out, which asks (PING)."""
+        return True
+
+    @property
     def waiting(self) -> int:
         """Bytes that wait to be sent."""
         return len(self.stream.out) if self.stream is not None else 0

@@ -53,7 +53,8 @@ ENDED_FOR: Final = 60.0
 
 GONE_AFTER: Final = 10.0
 """The same where nothing of the answer to a GET or HEAD has come: most such clients have closed (nginx and
-Squid take all for that, at once), and an origin that hangs would have a connection held for each of them."""
+Squid take all for that, at once), and an origin that hangs would have a connection held for each of them; and
+where the address that leads to the origin is this machine's no more."""
 
 HEAD_START: Final = 1 << 16
 """Bytes that count as a connection's when it begins, so that a new one is not taken for a slow one."""
@@ -727,7 +728,8 @@ class Session(HttpEnds, Member):
 
     def has_way(self) -> bool:
         """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
-        return self._server is None or self._server.has_address
+        server = self._server
+        return server is None or self._mode.keeps_source or server.has_address
 
     def _take_server(self, server: Connection) -> None:
         self._server = server
@@ -940,6 +942,8 @@ class Session(HttpEnds, Member):
         limit = self._mode.addon.tcp_timeout
         if isinstance(self._client, Lane) and self._server is None and self.idle():
             return 0.0  # there is nothing to keep for the next stream that would not soon be made anew
+        if not self.has_way():  # nothing more will come, and no error either
+            return min(limit, GONE_AFTER)
         if not self._client.at_end or self._over:
             server = self._server
             rests = self._relay.endless and server is not None and not server.at_end and self.idle()
