@@ -98,12 +98,13 @@ def test_a_database_that_is_not_there(sqlite_store: AssignmentStore, tmp_path: P
         shown_url("nothing")
 
 
-def radacct_in(folder: Path) -> tuple[str, sqlite3.Connection]:
-    """A server's table with times in seconds: its URL, and a connection to fill it."""
+def radacct_in(folder: Path, number: str = "") -> tuple[str, sqlite3.Connection]:
+    """A server's table with times in seconds, and a column of numbers where asked for: its URL, and a
+    connection to fill it."""
     radius = sqlite3.connect(folder / "radius.db", isolation_level=None)
     radius.execute(
         "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
-        " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+        f" acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT{number})"
     )
     return f"sqlite:///{folder}/radius.db", radius
 
@@ -292,6 +293,26 @@ def test_an_end_that_is_told_late_is_found(store: AssignmentStore, tmp_path: Pat
         ("anna", 0, 600, "TOLD"), *([("emil", 700, None, "NONE")] if followed else [])
     ]  # fmt: skip
     assert intervals(store, "192.0.2.1") == [("berta", 500, None, "NONE")]
+
+
+def test_sessions_that_are_told_late_are_found(store: AssignmentStore, tmp_path: Path) -> None:
+    """By a server that had no answer, or whose clock is behind that of another."""
+    url, radius = radacct_in(tmp_path, ", radacctid INTEGER PRIMARY KEY")
+    source = store.source("radacct", "radacct", url)
+
+    def session(name: str, start: int, stop: int | None, address: str) -> None:
+        times = at(start) // 1000, None, at(stop) // 1000 if stop else None
+        radius.execute("INSERT INTO radacct VALUES (?, ?, ?, ?, ?, ?, NULL)", (name, name, *times, address))
+
+    session("anna", 0, 300, "192.0.2.1")
+    session("other", 950, None, "192.0.2.9")
+    import_radacct(store, source, url, ReadOptions(), at(1000) / 1000)
+    session("berta", 400, 700, "192.0.2.1")
+    session("carla", 500, None, "192.0.2.2")
+    assert import_radacct(store, source, url, ReadOptions(), at(1030) / 1000).rows == 3
+    assert import_radacct(store, source, url, ReadOptions(), at(1060) / 1000).rows == 1
+    radius.close()
+    assert [told(store, 550, f"192.0.2.{n}") for n in (1, 2)] == [("one", ["berta"]), ("one", ["carla"])]
 
 
 def record(status: str, seconds: int, user: str = "anna", session: str = "s1", **more: str) -> str:

@@ -140,6 +140,7 @@ class Imported:
         pending: bytes at the end, of a record that is not all there.
         resumed: the offset in bytes that reading went on from.
         offset: up to where it is read.
+        last: of `radacct` the greatest number of a row that was read, else 0.
         refused: why nothing of it was taken; empty where it was.
         left: when the log before this one was read last, in ms, where some of it, or of one between, may not
             be; else 0.
@@ -154,6 +155,7 @@ class Imported:
     pending: int = 0
     resumed: int = 0
     offset: int = 0
+    last: int = 0
     refused: str = ""
     left: int = 0
 

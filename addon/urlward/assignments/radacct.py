@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_, select
+from sqlalchemy import Column, Integer, MetaData, Row, Table, create_engine, inspect, or_, select
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from urlward.assignments.formats import RADACCT, ReadOptions, name_of, reason_of
@@ -28,6 +28,7 @@ from urlward.assignments.store import AssignmentStore, Changes, ReadingPosition,
 from urlward.records import sql
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
+_NUMBER = "radacctid"
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
 _MANY = 20_000
 _SOME = 500
@@ -67,21 +68,22 @@ def import_radacct(
     known = next(iter(store.positions(source.id)), None)
     # An earlier urlward noted a time to come.
     result.resumed = result.offset = min(known.offset, int(now * 1000)) if known else 0
-    since = max(0, result.resumed - _AGAIN)
+    result.last = known.last if known else 0
+    since, last = max(0, result.resumed - _AGAIN), result.last
     looked = Imported(resumed=result.resumed, offset=result.resumed)
-    for rows in _batches(url, options, since):
+    for rows in _batches(url, options, since, last):
         _read(rows, options, looked)
         looked.rows += len(rows)
         looked.skipped = looked.faulty
     if reason := judge(looked):
         looked.refused = reason
         return looked
-    _take(store, source, _batches(url, options, since), options, result, int(now * 1000))
+    _take(store, source, _batches(url, options, since, last), options, result, int(now * 1000))
     if result.rows:
         read = known.read if known is not None else 0
         # A session that a wrong clock says is to come keeps none before it from being read.
         offset = min(result.offset, int(now * 1000))
-        position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read)
+        position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read, last=result.last)
         store.write(source, Changes(position=position), int(now * 1000))
     if known is not None:
         if not 0 <= int(now * 1000) - known.read < _RENEW_AFTER:
@@ -155,6 +157,7 @@ def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> l
     """Parse rows; faults, and how far the rows go, are added to a result."""
     sightings: list[Sighting] = []
     for number, row in enumerate(rows, result.rows + 1):
+        result.last = max(result.last, getattr(row, _NUMBER, 0))
         try:
             found, changed = _sightings(row, options)
         except ValueError as e:
@@ -183,6 +186,7 @@ def _batches(
     url: str,
     options: ReadOptions,
     since: int = 0,
+    last: int = 0,
     *,
     still_open: bool = False,
     ended: Sequence[str] = (),
@@ -196,6 +200,8 @@ def _batches(
                 warnings.simplefilter("ignore", SAWarning)
                 there = {one["name"]: one["type"] for one in inspect(engine).get_columns(RADACCT)}
             names = ["acctuniqueid", *_TIMES, *_ADDRESSES]
+            is_numbered = isinstance(there.get(_NUMBER), Integer)
+            names += [_NUMBER] if is_numbered else []
             for name in (wanted, "acctuniqueid", *_TIMES):
                 if name not in there:
                     raise AssignmentError(f"{shown_url(url)}: radacct has no column {name!r}")
@@ -215,9 +221,10 @@ def _batches(
                 least = since // 1000 if engine.dialect.name == "sqlite" else after
                 # A time without its zone PostgreSQL takes for one of the database's.
                 has_zone = {name: getattr(there[name], "timezone", False) for name in _TIMES}
-                query = query.where(
-                    or_(*(table.c[name] >= (known if has_zone[name] else least) for name in _TIMES))
-                )
+                read = [table.c[name] >= (known if has_zone[name] else least) for name in _TIMES]
+                # A server that had no answer, or whose clock is behind others', tells of times before.
+                read += [table.c[_NUMBER] > last] if last and is_numbered else []
+                query = query.where(or_(*read))
             columns = [column for column in table.c if column.name != wanted]
             query = query.with_only_columns(table.c[wanted].label("subscriber"), *columns)
             with engine.connect().execution_options(yield_per=_MANY) as connection:

@@ -427,7 +427,8 @@ files = Table(
 )
 """How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
 when one was last found to have all that was read of it, in ms. Of logs: ``first`` and ``last``, from when to
-when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path."""
+when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path. Of radacct:
+``last``, the greatest number of a row that was read."""
 
 gaps = Table(
     "assignment_gaps",
