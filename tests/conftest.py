@@ -295,6 +295,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if not waits(item)]
 
 
+def in_turns(*rows: object, of: int = 2) -> list[Any]:
+    """Parameters that are much alike and costly: CI takes one of so many, by the seed.
+
+    Args:
+        rows: tuples where there are several parameters.
+        of: so many.
+    """
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=pytest.mark.turn(n % of, of))
+        for n, row in enumerate(rows)
+    ]
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait for processes for a good part of their time, those of networks for nearly all of it; those
     that take long are whole machines, and some begin several by themselves."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from browsing import COLOURS, NEEDS_SHELL, axe_violations, launched, luminance, too_pale
+from conftest import in_turns
 from dashboard.admin_support import EDITING, EVENTS, FIRST, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 from urlward.state.audit import append
@@ -439,7 +440,7 @@ def rows_are_no_taller_than_what_is_in_them(page: Any) -> None:
     assert [(height, cells) for height, cells in heights if height > 40 + 32 * cells] == []
 
 
-@pytest.mark.parametrize("tag", ["es", "fil"])
+@pytest.mark.parametrize("tag", in_turns("es", "fil"))
 def test_each_language_fits_a_phone(page: Any, site: Site, sources: MadeUp, tag: str):
     sources.alarm = "stale"
     page.set_viewport_size({"width": 390, "height": 800})
@@ -522,9 +523,10 @@ def test_narrow_tables_are_tables_still(page: Any, site: Site, sources: MadeUp, 
 @pytest.mark.parametrize(
     ("state", "looks"),
     [
-        ("busy", ((390, "light"), (1280, "dark"))),
-        ("quiet", ((390, "dark"),)),
-        ("absent", ((390, "light"), (1280, "dark"))),
+        pytest.param("busy", ((390, "light"),), marks=pytest.mark.turn(0, 2)),
+        pytest.param("busy", ((1280, "dark"),), marks=pytest.mark.turn(1, 2)),
+        pytest.param("quiet", ((390, "dark"),), marks=pytest.mark.turn(1, 2)),
+        pytest.param("absent", ((390, "light"), (1280, "dark")), marks=pytest.mark.turn(0, 2)),
     ],
 )
 def test_axe_finds_nothing(
@@ -619,7 +621,7 @@ BROKEN = r"""() => [...document.querySelectorAll('main :is(td, th)')]
   })"""
 
 
-@pytest.mark.parametrize("tag", ["en", "es", "fil"])
+@pytest.mark.parametrize("tag", in_turns("en", "es", "fil", of=3))
 def test_no_word_is_broken_beside_a_long_value(chromium: Any, sources: MadeUp, tmp_path: Path, tag: str):
     (tmp_path / "urlward.toml").write_text("")
     detail = {"id": "a-9c9a019d", "kind": "page", "why": "needed for a lesson " * 5, "entry": "0760e3bb" * 8}

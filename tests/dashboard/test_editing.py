@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port, wait_for
+from conftest import free_port, in_turns, wait_for
 from dashboard.edit_support import CONFIG, Dashboard, blocked, reached
 from e2e.support import Filter, running
 
@@ -295,7 +295,7 @@ for arguments in (["--make-rprivate", "/"], ["--bind", "{0}", "{0}"], ["-o", "re
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
-@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize("include", in_turns(True, False))
 def test_a_service_that_may_not_write_the_configuration(tmp_path: Path, *, include: bool) -> None:
     """As a package's, whose unit has /etc for reading alone (systemd.exec(5), ProtectSystem)."""
     admin, state = free_port(), tmp_path / "state"

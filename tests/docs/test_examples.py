@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import in_turns
 from docs.documents import DOCS, PAGES, README, ROOT, Block, blocks, code, rows, sections
 from urlward import cli
 from urlward.config import read_config
@@ -95,7 +96,9 @@ def test_every_block_says_what_it_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if blocks(p, "sh", "console")], ids=lambda page: str(page.relative_to(ROOT))
+    "page",
+    in_turns(*(p for p in PAGES if blocks(p, "sh", "console"))),
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_shell_examples(page: Path, tmp_path: Path) -> None:
     """A page's are run in order, in a folder that has what its other blocks say."""

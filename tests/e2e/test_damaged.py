@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import urllib3
 
-from conftest import free_port, wait_for
+from conftest import free_port, in_turns, wait_for
 from e2e import support
 from e2e.support import Filter, Nginx, children_of, command_of, running, status_of
 from e2e.test_confidential import processes
@@ -185,7 +185,7 @@ def folder(kept: Path, tmp_path: Path) -> Path:
     return copied
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", in_turns(*DAMAGES))
 def test_all_that_is_kept_may_be_damaged(folder: Path, damage: str, origin: Nginx) -> None:
     state = folder / "state"
     for name in KEPT:
@@ -252,7 +252,7 @@ def test_another_key(folder: Path, origin: Nginx) -> None:
         assert f"{folder}/state/feeds/body.ward: compiled under key" in proxy.log()
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", in_turns(*DAMAGES))
 def test_what_is_kept_of_the_operators_own_lists_may_be_damaged(
     tmp_path: Path, damage: str, origin: Nginx
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import accepts, free_port, wait_for
+from conftest import accepts, free_port, in_turns, wait_for
 from e2e.conftest import trust
 from e2e.support import (
     LIST,
@@ -90,7 +90,7 @@ def type_in(proxy: Filter, text: str) -> None:
     os.write(proxy.terminal, text.encode())  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["mitmdump", "mitmweb", "mitmproxy"])
+@pytest.mark.parametrize("name", in_turns("mitmdump", "mitmweb", "mitmproxy", of=3))
 def test_it_filters(name: str, tmp_path: Path, authority: Authority, origin: Nginx, raw: RawOrigin) -> None:
     more = ["--no-web-open-browser", "--web-port", str(free_port())] if name == "mitmweb" else []
     with tool(name, tmp_path, *trust(authority), *more) as proxy:
@@ -123,7 +123,7 @@ def test_another_addon_sees_bodies_and_changes_them(tmp_path: Path, origin: Ngin
         assert get(proxy.port, "http://blocked.example/").status == 451
 
 
-@pytest.mark.parametrize("name", ["mitmdump", "mitmproxy"])
+@pytest.mark.parametrize("name", in_turns("mitmproxy", "mitmdump"))
 def test_live_reload_of_the_script(name: str, tmp_path: Path, origin: Nginx) -> None:
     copy = tmp_path / "urlward_script.py"
     shutil.copy(script(), copy)

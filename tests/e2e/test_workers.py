@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import free_port, wait_for
+from conftest import free_port, in_turns, wait_for
 from e2e.support import ENDS_WITHIN, LIST, Filter, Nginx, children_of, get, has_ended, running, urlward
 from urlward.lists.run_folder import PREFIX
 
@@ -200,7 +200,7 @@ def test_a_worker_killed_while_it_compiles_leaves_that_to_the_other(proxy: Filte
     wait_for(lambda: in_force(proxy) == before + 2, "both to have the shorter one again")
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(("number", "workers"), in_turns((signal.SIGTERM, 1), (signal.SIGINT, 2)))
 def test_nothing_is_left(tmp_path: Path, origin: Nginx, number: signal.Signals, workers: int) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()

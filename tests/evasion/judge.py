@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from evasion.client import Answer, exchange
 from evasion.lab import Lab, Way
 from evasion.origins import Line, Log
-from evasion.rows import Row, StreamRow
+from evasion.rows import MODES, Row, StreamRow
 from evasion.streams import exchange_streams
 
 IN_TURN = ("flows", "relay")
@@ -95,8 +95,8 @@ def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1, fi
     Args:
         in_turn: of the ways of an engine that does what another does as well (`IN_TURN`), how many have a row
             between them: each goes along one of so many, the next row along the next ones. Where it is more
-            than one, a row that is for both origins goes to one of them by each mode and wire of ``layer``,
-            and to the other by the next: the filter does not know which origin it is.
+            than one, a row goes by each mode of ``layer`` over one of its wires to one of its origins, and
+            by the next mode along the next of these.
         first: along which of them the first row goes, of any number of them.
     """
     ways, by_way = list(ways), defaultdict[Way, list[Row]](list)
@@ -104,8 +104,9 @@ def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1, fi
         for engine in sorted({way.engine for way in ways}):
             meant = [way for way in ways if way.engine == engine and takes(way, row)]
             step = min(in_turn, len(meant)) if engine in IN_TURN else 1
-            if engine == "layer" and in_turn > 1 and len(row.origins) > 1:
-                meant = [way for n, way in enumerate(meant) if (n + n // 2 + number + first) % 2 == 0]
+            if engine == "layer" and in_turn > 1:
+                modes = [[way for way in meant if way.mode == mode] for mode in MODES]
+                meant = [of[(number + first + n) % len(of)] for n, of in enumerate(modes) if of]
             for way in meant[(number + first) % step :: step] if meant else ():
                 by_way[way].append(row)
     with ThreadPoolExecutor(max(1, len(ways))) as pool:

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pytest
 
-from conftest import until
+from conftest import in_turns, until
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
 from urlward import lasting
 from urlward.engine.dates import parse_time
@@ -910,7 +910,7 @@ class TestInSlices:
             await in_slices(steps())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", in_turns(1, 2))
 async def test_a_source_that_changes_faster_than_it_compiles_comes_into_force_whole(
     path: Path, run: RunFolder, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from conftest import until
+from conftest import in_turns, until
 from files.pictures import FRAGMENTED, av, picture, video, written
 from urlward.config import FilesTable
 from urlward.engine.digest import Key
@@ -293,12 +293,12 @@ async def offering(
 
 @pytest.mark.parametrize(
     ("muxer", "codec", "options"),
-    [
+    in_turns(
         ("mp4", "libx264", {}),
         ("mp4", "libx264", FRAGMENTED),
         ("webm", "libvpx", {"cluster_time_limit": "1000"}),
         ("mpegts", "mpeg2video", {}),
-    ],
+    ),
 )
 async def test_a_video_that_has_no_end_is_found_as_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]
@@ -356,7 +356,7 @@ async def test_a_video_in_one_piece_is_found_before_its_end(
         copy.drop()
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
+@pytest.mark.parametrize("name", in_turns("JPEG", "PNG", "GIF", of=3))
 async def test_a_picture_whose_end_does_not_come_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -384,12 +384,12 @@ async def test_a_picture_whose_end_does_not_come_is_found(
 
 @pytest.mark.parametrize(
     ("muxer", "codec", "options"),
-    [
+    in_turns(
         ("mp4", "libx264", FRAGMENTED),
         ("webm", "libvpx", {"live": "1"}),
         ("mpegts", "mpeg2video", {}),
         ("mpegts", "libx264", {}),
-    ],
+    ),
 )
 async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]

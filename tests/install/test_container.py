@@ -90,7 +90,9 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     assert f"SUCCESS: {rules} rules found" in done.stdout, "the alert rules"
 
 
-# -- the image
+# -- the image, which has in it what the package's tests see each time
+
+IN_TURN = pytest.mark.turn(0, 2)
 
 DOCUMENTED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all")
 """How the page runs it: with no more of its own to write to, which podman alone would add."""
@@ -178,6 +180,7 @@ def container(podman: Podman, image: str) -> Iterator[str]:
 
 
 @pytest.mark.long
+@IN_TURN
 def test_it_filters_and_is_healthy(podman: Podman, container: str) -> None:
     wait_for(lambda: podman.ends("healthcheck", "run", container) == 0, "it to be healthy")
     assert podman.run("exec", container, "/usr/lib/urlward/bin/python", "-c", CLIENT) == "451\n"
@@ -185,6 +188,7 @@ def test_it_filters_and_is_healthy(podman: Podman, container: str) -> None:
 
 
 @pytest.mark.long
+@IN_TURN
 def test_it_is_nobody_in_particular_and_changes_nothing_of_its_image(podman: Podman, container: str) -> None:
     (described,) = json.loads(podman.run("inspect", container))
     assert described["Config"]["User"] == "10080:10080"
@@ -195,6 +199,7 @@ def test_it_is_nobody_in_particular_and_changes_nothing_of_its_image(podman: Pod
 
 
 @pytest.mark.long
+@IN_TURN
 def test_it_ends_when_it_is_told_to_and_begins_with_what_it_had(podman: Podman, container: str) -> None:
     token = podman.run("exec", container, "cat", "/var/lib/urlward/admin.token")
     podman.run("stop", "-t", "30", container)

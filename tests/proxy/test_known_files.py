@@ -21,7 +21,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
-from conftest import until
+from conftest import in_turns, until
 from proxy.rig import GET, LONG, Rig, reset
 from proxy.test_guard_files import Learned
 from urlward.compression import _Brotli
@@ -385,7 +385,7 @@ async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pyt
         go_on.set()
 
 
-@pytest.mark.parametrize("way", ["reverse", "h2"])
+@pytest.mark.parametrize("way", in_turns("reverse", "h2"))
 async def test_bodies_that_are_too_large_take_no_room_from_others(rig: Rig, way: str) -> None:
     """40 that unfold to more than is hashed, and one that is known: no collector runs in a worker."""
     await looking(rig, way, max_size="1MB")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port, wait_for
+from conftest import free_port, in_turns, wait_for
 from urlward.lists import memfd
 from urlward.plan import Address, Plan, Service
 from urlward.process import used_by
@@ -359,7 +359,7 @@ def test_why_a_new_worker_serves_not_is_told_where_it_has_ended_meanwhile(
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("command", [WORKS, HAS_WORK_DONE])
+@pytest.mark.parametrize("command", in_turns(WORKS, HAS_WORK_DONE))
 def test_a_worker_that_works_may_take_longer_to_serve(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """It, or a process beneath it, compiles a large list; but not for ever."""
     monkeypatch.setattr(child, "START_WITHIN", 2.0)
