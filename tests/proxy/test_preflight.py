@@ -108,6 +108,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
             "3: list.1: /: not a regular file: only compile, import and feeds take",
         ),
         ('protected = ["none.txt"]', "1: protected.0: none.txt: No such file or directory"),
+        ('protected = ["/"]', "1: protected.0: /: not a regular file: only compile, import and feeds take"),
         ('key = "none"', "1: key: none: No such file or directory"),
         ('key = "list.txt"', "1: key: list.txt: "),
         ('trust = ["none"]', "1: trust: none: No such file or directory"),

@@ -885,6 +885,23 @@ async def test_requests_are_judged_by_the_address_in_the_place_of_the_one_dialle
     await rig.settled()
 
 
+async def test_a_name_without_an_address_is_no_origin_that_is_silent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.start(answer, "regular")
+
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Waiter:
+        lookup = Waiter(done)
+        asyncio.get_running_loop().call_soon(lookup.tell, ())
+        return lookup
+
+    monkeypatch.setattr(rig.addon.resolver, "look_up", look_up)
+    found = await rig.ask(absolute(rig))
+    assert found.startswith(b"HTTP/1.1 502 ")
+    assert found.endswith(b"\r\n\r\nNo address was found for this name.\n")
+    await rig.settled()
+
+
 async def test_no_address_of_the_filter_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.start(answer, "regular")
     monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: address != "127.0.0.1")

@@ -240,6 +240,8 @@ class Preflight:
             problem = _readable(name)
             if problem is not None:
                 yield Problem(f"protected.{n}", problem)
+            elif Path(name).is_dir():
+                yield Problem(f"protected.{n}", f"{name}: {NO_FOLDER}")
 
     def _feeds(self) -> Iterator[Problem]:
         for n, feed in enumerate(self._config.feed):

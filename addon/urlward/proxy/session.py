@@ -487,7 +487,7 @@ class Session(HttpEnds, Member):
         addon = self._mode.addon
         allowed = self._within_reach(addresses)
         if not allowed:
-            self._not_connected(self._out_of_reach() if addresses else None)
+            self._not_connected(self._out_of_reach() if addresses else self._nameless())
             return
         passed = self._passed(allowed)
         if not passed:
@@ -654,6 +654,10 @@ class Session(HttpEnds, Member):
     def _out_of_reach(self) -> BlockResponse:
         self._guard.refused("match")
         return plain(403, "The filter does not connect to this address.")
+
+    def _nameless(self) -> BlockResponse | None:
+        """The response where a name has no address; None where one was dialled, and has no other."""
+        return None if is_address(self._origin.host) else plain(502, "No address was found for this name.")
 
     def _listed(self, address: str) -> BlockResponse | None:
         """The response where a name has this address; None where that is not listed."""
