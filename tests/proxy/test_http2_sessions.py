@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ResponseReceived, StreamEnded
+from h2.events import ResponseReceived, StreamEnded, StreamReset
+from h2.settings import SettingCodes
 
 from conftest import until
 from proxy.rig import LONG, Rig, Serve, answer, answer_http2
@@ -48,7 +49,9 @@ class Client:
             for event in self.h2.receive_data(data):
                 if isinstance(event, ResponseReceived) and event.headers:
                     status = str(event.headers[0][1])
-                left -= isinstance(event, StreamEnded)
+                if isinstance(event, StreamReset):
+                    status = "reset"
+                left -= isinstance(event, StreamEnded | StreamReset)
         return status
 
     def close(self) -> None:
@@ -145,6 +148,20 @@ async def test_an_address_is_judged_once_where_nothing_changes(
         assert await client.ask(path) == ("451" if path == "/listed" else "200")
     assert await client.ask(streams=4) == "200"
     assert found == ["127.0.0.1"]
+    client.close()
+    await rig.settled()
+
+
+async def test_a_reload_takes_back_a_response_for_which_its_client_has_no_window(rig: Rig) -> None:
+    client = await client_of(rig, answer_http2)
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    asked = asyncio.create_task(client.ask())
+    await until(lambda: [each for each in rig.addon.live if each._client.waiting == 2])  # type: ignore[attr-defined]
+    await rig.relist("http://paged.example/other id=A-2")
+    assert rig.addon.guard is not None
+    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    client.h2.increment_flow_control_window(2, 1)
+    assert await asked == "reset"
     client.close()
     await rig.settled()
 

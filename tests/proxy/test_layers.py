@@ -1,7 +1,10 @@
 """The layers, events in and commands out; what sockets do to them is in tests/e2e."""
 
+import asyncio
 import gc
+import socket
 from types import SimpleNamespace
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -12,6 +15,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from proxy.driver import Driver, make_context, nobody, refused
+from proxy.rig import LONG
 from proxy.test_guard import broken, guard
 from proxy.test_http_layer import relay_layer
 from proxy.test_names import to
@@ -21,6 +25,7 @@ from urlward.proxy.access import Access, Authentication
 from urlward.proxy.layers import (
     MAX_HEAD,
     CloseLayer,
+    Handshake,
     ListedAddress,
     RefuseTlsLayer,
     Undecided,
@@ -472,3 +477,18 @@ def test_undecided_and_then_closed() -> None:
     driver.receive(b"a")
     driver.close()
     assert driver.closed == [driver.client]
+
+
+async def test_a_cut_takes_back_what_the_system_has_yet_to_send() -> None:
+    client, ours = make_context().client, socket.create_server(("127.0.0.1", 0))
+    with ours, socket.create_connection(ours.getsockname()) as theirs:
+        reader, writer = await asyncio.open_connection(sock=ours.accept()[0])
+        handler = asyncio.create_task(reader.read())
+        io = SimpleNamespace(writer=writer, handler=handler)
+        writer.write(bytes(1 << 24))
+        carries: Any = SimpleNamespace(client=client, transports={client: io})
+        Handshake(client, lambda _: carries).cut()
+        await asyncio.wait([handler])
+        theirs.settimeout(LONG)
+        with pytest.raises(ConnectionResetError):
+            b"".join(iter(lambda: theirs.recv(1 << 16), b""))

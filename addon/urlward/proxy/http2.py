@@ -237,13 +237,13 @@ class Lane(StreamLane):
         self.http2.gone(self)
         stream = self.part()
         if stream is not None:
-            if not stream.whole:
+            if broken or not stream.whole:
                 self._part_with(stream, broken=broken)
             self.http2.flush()
         self._leave()
 
     def _part_with(self, stream: ClientStream, *, broken: bool) -> None:
-        """Abort a response that is incomplete."""
+        """Abort a response that is incomplete, or that the client has yet to take."""
         if broken:
             self.http2.end_stream(stream)
         elif self._mode in ("endless", "tunnel"):

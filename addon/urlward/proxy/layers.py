@@ -27,7 +27,7 @@ from urlward.proxy.framing import LateRequest, is_heeded
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.live import Live, Member
-from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, transport_of
+from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, reset, transport_of
 from urlward.proxy.names import NO_NAMES, Client, Names, head_of, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.raw_relay import RawRelay
@@ -54,8 +54,10 @@ class Carried(Member):
     _lookup: Lookup
 
     def cut(self) -> None:
-        """Close the connection at once."""
-        cut_off(self._lookup(self.client))
+        """Close the connection at once, and send nothing that waits."""
+        handler = self._lookup(self.client)
+        reset(transport_of(handler))
+        cut_off(handler)
 
 
 class WardHttpLayer(mitm.HttpLayer):

@@ -272,6 +272,8 @@ class HttpRelay:
     judge: Judge
     pending: deque[Pending] = field(default_factory=deque)
     inspect: Inspect | None = None
+    _answered: Names | None = None
+    """Names of the request answered last, whose response the client may have yet to take."""
     _heads: int = 0
     _requests: int = 0
     """Number of requests that have passed."""
@@ -351,6 +353,8 @@ class HttpRelay:
         found = [pending.names for pending in self.pending]
         if self._body is not None and self._sending is not None and self._sending not in self.pending:
             found.append(self._sending.names)  # answered before all of it was sent
+        if self._answered is not None and self.ends.client_is_behind():
+            found.append(self._answered)
         return found
 
     @property
@@ -560,6 +564,7 @@ class HttpRelay:
                     break
                 self._response = None
                 answered = self.pending.popleft()
+                self._answered = answered.names
                 if answered.closes and not (self._in_turn or self.pending or self._may_come_more()):
                     self._client_ended = True
                 if not self.pending and (
