@@ -116,3 +116,37 @@ async def test_a_long_head_is_refused(port: int, asked: list[str]) -> None:
         assert await client.read() == b""
     assert not asked
     client.socket.close()
+
+
+PARTS = 3000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"a:\r\n" * PARTS,
+        b"a:\r\n" + b" \r\n" * PARTS,
+        b"Cookie: " + b"a=1;" * PARTS + b"\r\n",
+        b"Content-Type: Multipart/Form-Data; boundary=x\r\n",
+    ],
+    ids=["fields", "folded", "cookies", "multipart"],
+)
+async def test_a_request_that_takes_long_to_read_is_refused(
+    port: int, asked: list[str], fields: bytes
+) -> None:
+    client = Client(port, GREEDY)
+    client.socket.send(b"GET / HTTP/1.1\r\nHost: gateway.example\r\n" + fields + b"\r\n")
+    assert (await client.read()).startswith(b"HTTP/1.1 400 ")
+    assert not asked
+    client.socket.close()
+
+
+async def test_a_browsers_cookies_are_read(port: int) -> None:
+    client = Client(port, MODEST)
+    client.socket.send(
+        b"GET / HTTP/1.1\r\nHost: gateway.example\r\n"
+        + b"".join(b"Field-%d: a\r\n" % n for n in range(40))
+        + b"Cookie: " + b"; ".join(b"name-%d=value" % n for n in range(180)) + b"\r\n\r\n"
+    )  # fmt: skip
+    assert (await client.read()).endswith(b"here")
+    client.socket.close()

@@ -19,6 +19,7 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
+    HTTPInputError,
     HTTPMessageDelegate,
     RequestStartLine,
     ResponseStartLine,
@@ -36,6 +37,10 @@ MOST = 256
 
 _MOST_HEAD = 1 << 14
 """Bytes of a request's head: Tornado takes half a microsecond for each."""
+
+_MOST_PARTS = 400
+"""Lines and cookies of it: each takes ten microseconds, of which a head has room for thousands. Browsers send
+some thirty lines, and Chrome keeps 180 cookies of a site."""
 
 
 class _ByTurns(HTTPMessageDelegate):
@@ -55,6 +60,8 @@ class _ByTurns(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         """Called by Tornado."""
+        if "multipart" in headers.get("Content-Type", "").lower():
+            raise HTTPInputError("no form here has that kind, whose parts have heads of their own")
         return self._message.headers_received(start_line, headers)
 
     async def data_received(self, chunk: bytes) -> None:
@@ -113,6 +120,8 @@ class BoundedServer(HTTPServer):
         """Read a request's head, which Tornado then parses and answers: one of each network in a round of the
         loop, and none of a connection that is gone, of which Tornado goes on to answer what it has read."""
         head = await read(*args, **kwargs)
+        if head.count(b"\n") + head.count(b";") > _MOST_PARTS:
+            raise HTTPInputError("a head of too many parts")
         waiting = self._waiting
         waiting[network] += 1
         try:
