@@ -284,12 +284,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of what goes in turns, that whose turn it is by the seed; where there is no seed, all of it."""
-    seed = os.environ.get("URLWARD_SEED")
+    """Of what goes in turns, that whose turn it is by the seed, and where there is no seed, all of it; beside
+    another run, nothing that is tried there and is ours alone."""
+    seed, beside = os.environ.get("URLWARD_SEED"), "URLWARD_TESTS_BESIDE" in os.environ
 
     def waits(item: pytest.Item) -> bool:
         mark = item.get_closest_marker("turn")
-        return bool(seed and mark and int(seed) % mark.args[1] != mark.args[0])
+        its_turn = not seed or not mark or int(seed) % mark.args[1] == mark.args[0]
+        return not its_turn or (beside and item.get_closest_marker("ours") is not None)
 
     config.hook.pytest_deselected(items=[item for item in items if waits(item)])
     items[:] = [item for item in items if not waits(item)]

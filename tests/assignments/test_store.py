@@ -127,6 +127,7 @@ times = st.integers(0, 20)
     ),
     moment=st.integers(0, 2 * 10**7),
 )
+@pytest.mark.ours
 def test_against_a_list(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, int, str]], moment: int
 ) -> None:

@@ -64,6 +64,7 @@ def test_every_shell_has_every_command(shell: str, capsys: pytest.CaptureFixture
     assert all(name in text for name in ("gateway", "completion", "--max-errors", "feeds"))
 
 
+@pytest.mark.ours
 def test_no_other_command_pays_for_it() -> None:
     program = (
         "import json, sys\nfrom urlward import cli\ncli._parser()\n"

@@ -400,6 +400,7 @@ def test_events_are_paged_and_found(inside: Browser):
     assert inside.get("/events?since=31.01.2027").status == 400
 
 
+@pytest.mark.ours
 def test_events_are_exported_whole(inside: Browser):
     answer = inside.get("/events.csv?kind=cut")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="urlward-events.csv"'
@@ -452,6 +453,7 @@ def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sourc
 
 @pytest.mark.parametrize("headers", [{}, BEARER])
 @pytest.mark.parametrize("act", ["removed", "viewer", "logged out", "nothing"])
+@pytest.mark.ours
 def test_an_export_ends_where_whoever_asked_is_out(
     inside: Browser,
     sources: MadeUp,
@@ -487,6 +489,7 @@ def test_an_export_ends_where_whoever_asked_is_out(
             inside.get("/events.csv?kind=cut", headers=headers)
 
 
+@pytest.mark.ours
 def test_exports_that_nobody_reads_are_few_and_end(
     site: Site, inside: Browser, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
 ):

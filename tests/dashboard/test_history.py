@@ -181,6 +181,7 @@ def test_an_hour_is_made_of_its_minutes(file: HistoryFile):
     assert (at, hour.seconds, hour.requests, hour.connections) == (begin, 3_600, 1_770, 59)
 
 
+@pytest.mark.ours
 def test_no_more_is_kept_than_there_is_room_for(file: HistoryFile, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(KEPT, MINUTE, 5)
     monkeypatch.setitem(KEPT, HOUR, 2)

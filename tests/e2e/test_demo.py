@@ -30,6 +30,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return out
 
 
+@pytest.mark.turn(0, 2)
 def test_known_files_without_the_extra(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,6 +40,7 @@ def test_known_files_without_the_extra(
     assert "smaller.jpg" not in out
 
 
+@pytest.mark.turn(1, 2)
 def test_known_files(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys)
     assert "passed (200)   http://news.demo.test/smaller.jpg" in out

@@ -107,6 +107,7 @@ HEADER = 48
 
 @given(pairs(), SHAPES)
 @examples(200)
+@pytest.mark.ours
 def test_the_new_artifact_bit_by_bit(
     lists: tuple[list[str], list[str]], shape: tuple[int, int, int, int]
 ) -> None:
@@ -199,6 +200,7 @@ def lines(count: int) -> list[str]:
     return made
 
 
+@pytest.mark.ours
 def test_size_follows_the_change_and_not_the_list() -> None:
     """100 removed and 100 added of 20,000; 1,000 of 1,000,000 have 256 KiB."""
     every = lines(20_100)

@@ -105,6 +105,7 @@ class TestCompressed:
         assert reason(whole, max_bytes=len(LINES) - 1) == "too-large"
         assert reason(whole, max_bytes=len(whole) - 1) == "too-large"
 
+    @pytest.mark.ours
     def test_needs_little_memory(self, kind: str) -> None:
         whole = COMPRESS[kind](LINES * 15)
         tracemalloc.start()

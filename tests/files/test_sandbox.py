@@ -490,6 +490,7 @@ MALICIOUS: dict[str, Callable[[], tuple[MediaFormat, bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", MALICIOUS)
+@pytest.mark.ours
 def test_malicious_files_cost_themselves_alone(hasty: Box, kind: str) -> None:
     how, seen = hasty.look(*MALICIOUS[kind]())
     assert how in (DONE, FAILED, LATE)
@@ -639,6 +640,7 @@ def test_a_service_of_a_user_with_a_capability_is_confined_too() -> None:
         assert made.look(MediaFormat.JPEG, written(picture(3)))[0] == DONE
 
 
+@pytest.mark.ours
 def test_a_classifier_gets_pixels_and_gives_a_score(tries: Path) -> None:
     image = picture(3)
     with box("toy:shape", folder=tries) as made:
@@ -657,6 +659,7 @@ def test_a_classifier_gets_pixels_and_gives_a_score(tries: Path) -> None:
         ("crashing", FAILED, [PDQ]),
     ],
 )
+@pytest.mark.ours
 def test_a_classifier_that_fails_costs_its_own_score_alone(
     tries: Path, name: str, how: str, kinds: list[bytes]
 ) -> None:
@@ -667,6 +670,7 @@ def test_a_classifier_that_fails_costs_its_own_score_alone(
 
 
 @pytest.mark.parametrize("name", ["toy:missing", "nowhere:score", "toy:SECRET"])
+@pytest.mark.ours
 def test_a_classifier_that_is_not_there_is_said(tries: Path, name: str) -> None:
     with box(name, folder=tries) as made:
         why = "ModuleNotFoundError as it is imported" if "nowhere" in name else "there is no such function"

@@ -291,6 +291,7 @@ async def test_the_same_networks_are_put_in_once_for_all_workers(steer_set: Stee
     assert nft.changes == 1
 
 
+@pytest.mark.ours
 async def test_tens_of_thousands_of_networks_stop_nothing_else(nft: Watched) -> None:
     steer_set = SteerSet(GATEWAY)
     networks = [f"198.18.{i >> 7 & 255}.{i * 2 & 255}" for i in range(30_000)]

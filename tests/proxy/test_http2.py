@@ -952,6 +952,7 @@ def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> Non
 
 
 @pytest.mark.parametrize(("pieces", "tick"), [(1, 0.0005), (30_000, 0.00001)])
+@pytest.mark.ours
 def test_small_frames_of_data_are_read_by_and_by(
     case: Case, monkeypatch: pytest.MonkeyPatch, pieces: int, tick: float
 ) -> None:
@@ -1052,6 +1053,7 @@ def test_a_head_that_is_too_large_is_one_streams_matter(case: Case, size: int, s
     assert len(case.origins) == 2  # it waits for nobody, but is answered at once
 
 
+@pytest.mark.ours
 def test_heads_under_way_are_bounded(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few bytes make long ones, and an origin may read them all and answer none."""
     for _ in range(MAX_STREAMS):
@@ -1067,6 +1069,7 @@ def test_heads_under_way_are_bounded(case: Case, monkeypatch: pytest.MonkeyPatch
     assert taken not in case.ended
 
 
+@pytest.mark.ours
 def test_what_a_busy_client_sends_is_no_flood(case: Case) -> None:
     for i in range(3000):
         stream = case.ask(f"/{i}")

@@ -263,6 +263,7 @@ def test_nobody_but_its_owner_reads_the_file(file: Database, tmp_path: Path) -> 
     assert modes == {"records.db": 0o600, "records.db-wal": 0o600, "records.db-shm": 0o600}
 
 
+@pytest.mark.ours
 def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
     program = f"""
 import os, signal

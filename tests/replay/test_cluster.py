@@ -175,6 +175,7 @@ def test_the_report_is_the_same(
     )
 
 
+@pytest.mark.ours
 def test_a_worker_that_is_killed_changes_nothing(
     scheduler: tuple[str, Path],
     tmp_path: Path,
@@ -216,6 +217,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said
 
 
+@pytest.mark.ours
 def test_what_is_wrong_is_one_line(
     scheduler: tuple[str, Path],
     tmp_path: Path,
@@ -236,6 +238,7 @@ def test_what_is_wrong_is_one_line(
     assert "nothing-like-it" in refused(capsys, "--cluster", address, "nothing-like-it://x/y")
 
 
+@pytest.mark.ours
 def test_a_log_that_only_this_machine_has(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +313,7 @@ def test_threads_of_a_worker_load_lists_together(monkeypatch: pytest.MonkeyPatch
     assert cluster._loaded == {}
 
 
+@pytest.mark.ours
 def test_nothing_waits_for_a_cluster_without_workers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

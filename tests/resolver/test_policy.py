@@ -160,6 +160,7 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
     ],
     ids=["records", "bytes", "labels"],
 )
+@pytest.mark.ours
 async def test_a_response_that_would_take_long_to_rewrite_is_not_told(
     tmp_path: Path, kind: str, lines: list[str]
 ) -> None:

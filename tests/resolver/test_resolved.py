@@ -186,6 +186,7 @@ def test_changes_while_looking() -> None:
     assert len(memory) == 0
 
 
+@pytest.mark.ours
 def test_a_hundred_thousand_names_are_looked_at_once_and_a_few_at_a_time() -> None:
     memory = Memory(100_000)
     for number in range(100_000):
