@@ -288,7 +288,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
     Raises:
         ConfigError: it would not.
     """
-    from urlward.proxy.preflight import Preflight
+    from urlward.proxy.preflight import Preflight, feed_notes
 
     flags = [name for name, value in vars(args).items() if value not in (None, False)]
     problems = list(Preflight(settings.config, settings, flags, args.admin or "").problems())
@@ -302,7 +302,10 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
 
         for text in unheeded(settings.config):
             say(text, warning=True)
-    if notes := [*records_notes(settings.config.records)]:
+    notes = [*records_notes(settings.config.records)]
+    if args.check:  # a start does not wait for a file system that hangs
+        notes += feed_notes(settings.config.feed)
+    if notes:
         for text in settings.config.refused(*notes).lines:
             say(text, warning=True)
     if args.check:

@@ -383,6 +383,8 @@ def test_a_wrong_form_is_answered_in_the_visitors_language(site: Site):
     browser.form("/login", "/language", language="es", back="/")
     text = browser.form("/allows", url="http://a.example/", why="", **{"for": "2h"}).data.decode()
     assert "Motivo: hace falta, una línea de 500 caracteres como máximo" in text
+    text = browser.form("/own", entry="a.example", category="a b").data.decode()
+    assert "Categoría: de 1 a 64 letras, cifras o ._-" in text
     text = browser.get("/nothing").data.decode()
     assert "<h1>Error 404</h1>" in text
     assert "No se ha encontrado" in text

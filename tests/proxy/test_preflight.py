@@ -393,8 +393,12 @@ class TestCheckAlone:
             f'list = ["list.txt"]\nmax_errors = "50%"\nconfdir = "ca"\nstate = "kept"\n{DAYS}'
             '[admin]\n[[feed]]\nname = "a"\npath = "not-there-yet"\n'
         )
-        code, out, _ = check(text)
+        code, out, err = check(text)
         assert (code, out) == (0, "configuration ok\n")
+        assert err.endswith(
+            ":11: feed.0.path: not-there-yet: No such file or directory;"
+            " until it can be read nothing new is taken from it\n"
+        )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "urlward.toml"]
 
     def test_a_digit_too_many(self, check: Check) -> None:

@@ -425,6 +425,13 @@ def _is_of(other: Path, store: Path) -> bool:
         return False
 
 
+def feed_notes(feeds: Sequence[FeedTable]) -> Iterator[Problem]:
+    """Paths of feeds that cannot be read now: they may be later, but one may be misspelt as well."""
+    for n, feed in enumerate(feeds):
+        if feed.path is not None and (problem := _readable(feed.path)) is not None:
+            yield Problem(f"feed.{n}.path", f"{problem}; until it can be read nothing new is taken from it")
+
+
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
     options = feed.columns, feed.delimiter, feed.category
