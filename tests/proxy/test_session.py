@@ -1140,7 +1140,10 @@ async def test_a_reload_cuts_what_goes_to_an_address_that_is_listed_now(rig: Rig
     await rig.settled()
 
 
-async def test_a_reload_cuts_what_is_listed_now(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("field", "entry"), [(b"", "plain.example"), (b"X-Original-URL: /b\r\n", "http://plain.example/b")]
+)
+async def test_a_reload_cuts_what_is_listed_now(rig: Rig, field: bytes, entry: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nwithout end")
@@ -1149,11 +1152,11 @@ async def test_a_reload_cuts_what_is_listed_now(rig: Rig) -> None:
 
     await rig.start(serve)
     reader, writer = await rig.connect()
-    writer.write(GET % b"a")
+    writer.write((GET % b"a")[:-2] + field + b"\r\n")
     await reader.readuntil(b"without end")
     assert [names.hosts[0] for names in rig.session.live()] == ["plain.example"]
     assert not rig.session.idle()
-    await rig.relist("plain.example")
+    await rig.relist(entry)
     assert rig.addon.guard is not None
     assert await rig.addon.live.recheck(rig.addon.guard) == 1
     assert await closed(reader)

@@ -299,6 +299,7 @@ class Keeper:
 
     async def watch(self) -> None:
         """Look after the lists until cancelled."""
+        recording: asyncio.Task[None] | None = None
         # Each by itself, though few are refreshed at a time (`Slots`).
         async with asyncio.TaskGroup() as tasks:
             for kept in self._kept if self._follows else ():
@@ -309,14 +310,15 @@ class Keeper:
                 for kept in self._kept:
                     if not kept.busy.locked():
                         self._look(kept, tasks)
-                # In a thread: the end of an allow goes to the audit log, whose folder others may hold.
-                others = self._exceptions is not None and await asyncio.to_thread(
-                    self._exceptions.look, time.time()
-                )
+                allows = self._exceptions
+                others = allows is not None and await asyncio.to_thread(allows.look, time.time())
                 day = int(time.time() // DAY)
                 if self._entries_end(day) or others:
                     self._swap()
                 self._day = day
+                if allows is not None and allows.ended and (recording is None or recording.done()):
+                    # Others may hold the folder of the audit log for as long as they like.
+                    recording = tasks.create_task(asyncio.to_thread(allows.record, time.time()))
 
     async def reload(self) -> None:
         """Reload every list that the operator names now, changed or not."""

@@ -36,10 +36,12 @@ class TemporaryAllows:
 
     Attributes:
         lists: the one list of those in force, if there are any.
+        ended: whether one has ended, which is to be recorded.
     """
 
     def __init__(self, state: Path, key: Key) -> None:
         self.lists: list[LoadedList] = []
+        self.ended = False
         self._state = state
         self._path = state / KEPT.file
         self._key = key
@@ -65,8 +67,7 @@ class TemporaryAllows:
             self.lists, self._end = [], now + AGAIN
             logger.error("allows: %s; nothing is excused for %.0f s", e.strerror or type(e).__name__, AGAIN)
         self._seen = signature
-        if ended:
-            self._record(now)
+        self.ended = self.ended or ended
         if had or self.lists:
             logger.info("allows: %d in force", sum(loaded.entries for loaded in self.lists))
         return had or bool(self.lists)
@@ -85,9 +86,10 @@ class TemporaryAllows:
         data = b64decode(answer["artifact"])
         return [load(data, self._key)] if data else []
 
-    def _record(self, now: float) -> None:
-        """Write the ends of allows to the audit log; where that fails, the next process to change the file
-        does it."""
+    def record(self, now: float) -> None:
+        """Write the ends of allows to the audit log, once nobody else holds its folder; where that fails, the
+        next process to change the file does it."""
+        self.ended = False
         try:
             expire_allows(self._state, now)
         except UrlwardError as e:

@@ -258,7 +258,7 @@ class Guard:
         self._asked(client)
         try:
             names = place.names(head)
-            hosts, ports, _, target, _, _ = names
+            hosts, ports, _, target, _, _, _ = names
             matcher = self.matcher()
             if hosts and hosts[0] == self.canary.name:
                 return self._canary_page(names, client)
@@ -270,7 +270,8 @@ class Guard:
                 verdict = self._verdict(names, client)
             asked = names
             if head.fields.forwarded and target and not verdict.blocked:
-                asked, verdict = self._as_forwarded(names, head, verdict, client)
+                names = names._replace(forwarded=head.fields.forwarded)
+                asked, verdict = self._as_forwarded(names, verdict, client)
             listed = verdict is not PASS and verdict.listed
             if listed and head.method == b"CONNECT" and self._shows_page and place.ours and len(hosts) == 1:
                 return names  # the block page is shown inside the tunnel, where browsers take it
@@ -312,6 +313,8 @@ class Guard:
                 # Relayed unread, which it may not be where a page of its host is listed.
                 below = self._below(names, client)
                 verdict = below if below.listed else verdict
+            if names.forwarded and not verdict.blocked:
+                names, verdict = self._as_forwarded(names, verdict, client)
             if not verdict.listed:
                 return "passes"
             would = self._only_told(verdict)
@@ -324,11 +327,9 @@ class Guard:
         except Exception as e:  # noqa: BLE001 - as above
             return "passes" if self.failed(e, client) else "cut"
 
-    def _as_forwarded(
-        self, names: Names, head: RequestHead, verdict: Verdict, client: Client
-    ) -> tuple[Names, Verdict]:
+    def _as_forwarded(self, names: Names, verdict: Verdict, client: Client) -> tuple[Names, Verdict]:
         """The gravest decision on a request that is not blocked by its own names, and the names it is on."""
-        for other in as_forwarded(names, head.fields):
+        for other in as_forwarded(names):
             said = self._verdict(other, client)
             if said.blocked:
                 return other, said
@@ -401,7 +402,7 @@ class Guard:
             port: likewise.
         """
         try:
-            asked = (names, *as_forwarded(names, head.fields))
+            asked = (names, *as_forwarded(names))
             verdict = _gravest([self._check_address(address, port, client, each.target) for each in asked])
             answer = self._listed(verdict, names, head, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
@@ -679,7 +680,7 @@ def _stands_for_itself(head: RequestHead | None, names: Names) -> bool:
     give back what they are sent, under a URL that is everybody's, and fields have them give another page."""
     if head is None:
         return True
-    return head.method == b"GET" and head.fields.length == 0 and not as_forwarded(names, head.fields)
+    return head.method == b"GET" and head.fields.length == 0 and not as_forwarded(names)
 
 
 def _is_plain(names: Names, client: Client) -> bool:

@@ -89,6 +89,7 @@ class Names(NamedTuple):
         target: path and query as sent, a byte string; empty for CONNECT and for what is not HTTP.
         tls: whether it is TLS that goes by these names.
         told: whether the log has said that it would be blocked, where nothing is.
+        forwarded: as `RequestFields.forwarded`, of a request that has passed.
     """
 
     hosts: tuple[str, ...]
@@ -97,22 +98,23 @@ class Names(NamedTuple):
     target: str
     tls: bool = False
     told: bool = False
+    forwarded: Sequence[tuple[bytes, bytes]] = ()
 
 
 NO_NAMES = Names((), (), "", "")
 """Names of a request that passes although it could not be judged."""
 
 
-def as_forwarded(names: Names, fields: RequestFields) -> list[Names]:
-    """Names of a request as programs have it that go by `RequestFields.forwarded`, of whoever sent them: Rack
-    and Rails take the host from there, older Symfony, Zend and Yii the target.
+def as_forwarded(names: Names) -> list[Names]:
+    """Names of a request as programs have it that go by `Names.forwarded`, of whoever sent them: Rack and
+    Rails take the host from there, older Symfony, Zend and Yii the target.
 
     Raises:
         UrlError: more of them than servers in front of each other add.
     """
     hosts: dict[str, None] = {}
     targets: dict[str, None] = {}
-    for name, value in fields.forwarded:
+    for name, value in names.forwarded:
         text = value.decode("latin-1")
         if name[-1:] in b"lL":
             text = _ORIGIN_OF_URL("", text)
