@@ -1,4 +1,5 @@
 import os
+import socket
 import sqlite3
 import threading
 import time
@@ -201,6 +202,19 @@ def test_a_server_that_is_not_there_is_told_without_the_password(
     assert "refused" in message
     assert "\n" not in message
     assert SECRET not in message
+
+
+def test_a_server_that_says_nothing_keeps_no_file_from_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
+        monkeypatch.setenv("RECORDS_URL", f"postgresql://u@127.0.0.1:{server.getsockname()[1]}/records")
+        stuck = threads.submit(open_store, BY_ENVIRONMENT, tmp_path)
+        with server.accept()[0]:
+            open_store(StoreTable(kind="sqlite"), tmp_path).close()
+            assert not stuck.done()
+        server.close()
+        assert isinstance(stuck.exception(), StoreError)
 
 
 @pytest.mark.skipif(bool(without_server()), reason=without_server())

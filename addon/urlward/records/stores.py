@@ -1,5 +1,6 @@
 """Kinds of event stores, and how one is opened."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 
@@ -9,7 +10,8 @@ from urlward.records.store import Store
 from urlward.records.syslog_store import open_syslog
 
 _opening = Lock()
-"""None is opened while another is: the first time changes how an SQLite file is written, which fails then."""
+"""No SQLite file is opened while another is: the first time changes how it is written, which fails then. A
+server that says nothing is waited for by nobody else."""
 
 
 def searchable(records: RecordsTable | None) -> StoreTable | None:
@@ -30,11 +32,11 @@ def open_store(table: StoreTable, state: Path, *, make: bool = True) -> Store:
         AbsentError: it is not there, and is not to be made.
         StoreError: it cannot be used now.
     """
-    with _opening:
-        if table.kind == "syslog":
-            return open_syslog(table)
-        if table.kind == "jsonl":
-            return open_jsonl(table, state, make=make)
-        from urlward.records.database import open_database  # brings SQLAlchemy
+    if table.kind == "syslog":
+        return open_syslog(table)
+    if table.kind == "jsonl":
+        return open_jsonl(table, state, make=make)
+    from urlward.records.database import open_database  # brings SQLAlchemy
 
+    with _opening if table.kind == "sqlite" else nullcontext():
         return open_database(table, state, make=make)
