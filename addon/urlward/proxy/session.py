@@ -170,8 +170,8 @@ class Session(HttpEnds, Member):
     __slots__ = (
         "_astray", "_begun", "_client", "_context", "_data", "_guard", "_inner", "_leaves", "_lingers",
         "_looking", "_mode", "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay",
-        "_seeks", "_server", "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy", "_upstream_tls",
-        "client", "send_client", "send_server", "share",
+        "_seeks", "_server", "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy",
+        "_upstream_tls", "client", "send_client", "send_server", "share",
     )  # fmt: skip
 
     client: SessionClient
