@@ -368,11 +368,18 @@ def test_statements_that_have_no_json_are_passed_over() -> None:
         ("iifname wan0 ct zone set 5", OWN, False),
         ("iifname lan0 udp dport 500 ct zone set 5", OWN, False),
         ("iifname lan0 ct zone set 5", KEPT, False),
+        ("iifname lan0 tcp dport { 80, 443 } counter notrack", OWN, True),
+        ("notrack", KEPT, True),
+        ("iifname != lan0 tcp dport 80 notrack", OWN, False),
+        ("tcp dport 80 fib daddr type local notrack", OWN, False),
+        ("udp dport 53 notrack", OWN, False),
     ],
 )
-def test_zones_by_which_redirected_connections_are_not_found(rule: str, setup: Setup, *, named: bool) -> None:
+def test_connections_that_are_tracked_otherwise_or_not_at_all(
+    rule: str, setup: Setup, *, named: bool
+) -> None:
     ways = "chain in { type filter hook prerouting priority raw; %s; }"
-    back = "chain out { type filter hook output priority raw; oifname lan0 ct zone set 5; }"
+    back = "chain out { type filter hook output priority raw; oifname lan0 ct zone set 5; notrack; }"
     lines = said(setup, rules=f"table inet fw {{ {ways % rule}; {back}; }}")
     assert [line.partition(":")[0] for line in lines] == ["table inet fw, chain in"] * named
 

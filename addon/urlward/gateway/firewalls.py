@@ -27,7 +27,7 @@ _MARKED_AT = -145
 _TRANSPORTS = {"tcp": 6, "udp": 17}
 _OTHER_HEADERS = ("icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "tcp", "udp")
 _NO_CONDITIONS = frozenset(
-    "accept drop reject queue return continue jump goto vmap counter log mangle".split()  # noqa: SIM905
+    "accept drop reject queue return continue jump goto vmap counter log mangle notrack".split()  # noqa: SIM905
 )
 """Statements that each packet meets which comes to them."""
 
@@ -136,33 +136,43 @@ def closed(
         lost = [one for one in met if not rules.let_through(chain, one)]
         if lost:
             said.append(_line(chain, lost, listing))
-    if setup.source != "kept":
-        clients = [
-            _Packet(n, "tcp", port, i, way_out="lo") for n in families for i in interfaces for port in ports
-        ]
-        said += _zones(listing, clients, passed_over)
+    clients = [
+        _Packet(n, "tcp", port, i, way_out="lo") for n in families for i in interfaces for port in ports
+    ]
+    said += _otherwise_tracked(listing, clients, passed_over, zones=setup.source != "kept")
     return said
 
 
-def _zones(
-    listing: Listing, clients: Sequence[_Packet], passed_over: Collection[tuple[str, str]]
+def _otherwise_tracked(
+    listing: Listing, clients: Sequence[_Packet], passed_over: Collection[tuple[str, str]], *, zones: bool
 ) -> Iterator[str]:
-    """Foreign chains that give clients' connections a zone, of which the kernel does not tell where one went
-    before it was redirected."""
-    rules = [one["rule"] for one in listing if "rule" in one]
-    chains = {
-        (rule["family"], rule["table"], rule["chain"]): None
-        for rule in rules
-        if (rule["family"], rule["table"]) not in passed_over
-        and any(map(_gives_zone, rule.get("expr", ())))
-        and any(all(_holds(part, one) is not False for part in rule["expr"]) for one in clients)
+    """Foreign chains that keep clients' connections from being tracked, and so redirected or marked; or give
+    them a zone, of which the kernel does not tell where one went before it was redirected."""
+    hooks = {
+        (one["family"], one["table"], one["name"]): one["hook"]
+        for one in (each.get("chain", {}) for each in listing)
+        if "hook" in one
     }
-    for family, table, chain in chains:
-        yield (
-            f"table {family} {table}, chain {chain}: gives clients' connections a zone in both "
-            "directions, so that the filter does not learn where one was to go, and closes it: ct original "
-            "zone set, or gateway.keep_source"
-        )
+    found: dict[tuple[str, str, str], str] = {}
+    for rule in (one["rule"] for one in listing if "rule" in one):
+        place, parts = (rule["family"], rule["table"], rule["chain"]), rule.get("expr", ())
+        if place[:2] in passed_over:
+            continue
+        zone = zones and any(map(_gives_zone, parts))
+        untracked = any(isinstance(part, dict) and "notrack" in part for part in parts)
+        met = [[_holds(part, one) for part in parts] for one in clients if zone or untracked]
+        if zone and any(False not in holds for holds in met):
+            found[place] = (
+                "gives clients' connections a zone in both directions, so that the filter does not learn "
+                "where one was to go, and closes it: ct original zone set, or gateway.keep_source"
+            )
+        elif untracked and hooks.get(place, "prerouting") == "prerouting" and any(map(all, met)):
+            found[place] = (
+                "has clients' connections untracked, so that what is to be filtered hangs: except from "
+                "notrack what comes in by gateway.interfaces"
+            )
+    for (family, table, chain), what in found.items():
+        yield f"table {family} {table}, chain {chain}: {what}"
 
 
 def _gives_zone(part: Any) -> bool:

@@ -168,10 +168,10 @@ class Session(HttpEnds, Member):
     """
 
     __slots__ = (
-        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_leaves", "_lingers", "_looking",
-        "_mode", "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay", "_seeks",
-        "_server", "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy", "_upstream_tls",
-        "client", "send_client", "send_server", "share",
+        "_astray", "_begun", "_client", "_context", "_data", "_guard", "_inner", "_leaves", "_lingers",
+        "_looking", "_mode", "_origin", "_over", "_passes", "_place", "_probed", "_reaching", "_relay",
+        "_seeks", "_server", "_shaking", "_shared", "_since", "_socks", "_sought", "_to_proxy",
+        "_upstream_tls", "client", "send_client", "send_server", "share",
     )  # fmt: skip
 
     client: SessionClient
@@ -211,6 +211,8 @@ class Session(HttpEnds, Member):
         self._leaves: Pending | None = None
         """Request of whose answer nothing had come at the last look, where the client had ended."""
         self._probed = False
+        self._astray = 0
+        """Looks in a row at which its address was not this machine's."""
         """Whether the kernel asks both ends whether they are there."""
         self._lingers: list[Task] | None = None
         self._passes: list[Task] | None = None
@@ -916,6 +918,8 @@ class Session(HttpEnds, Member):
             self._not_connected(None)
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
+        # Nothing will come any more, nor an error; but for a moment a link may be down.
+        astray = self._astray = 0 if self.has_way() else self._astray + 1
         left, relay = self._leaves, self._relay
         # An origin may send the head of an answer for days.
         leaves = self._leaves = relay.pending[0] if self._client.at_end and relay.unanswered else None
@@ -924,7 +928,7 @@ class Session(HttpEnds, Member):
         elif self.active and (leaves is None or leaves is not left):
             self.active = 0.0
             self._since = now
-        elif now - self._since >= self._patience:
+        elif now - self._since >= self._patience or (astray > 1 and now - self._since >= GONE_AFTER):
             self.cut()
         elif (
             self._server is not None
@@ -946,8 +950,6 @@ class Session(HttpEnds, Member):
         limit = self._mode.addon.tcp_timeout
         if isinstance(self._client, Lane) and self._server is None and self.idle():
             return 0.0  # there is nothing to keep for the next stream that would not soon be made anew
-        if not self.has_way():  # nothing more will come, and no error either
-            return min(limit, GONE_AFTER)
         if not self._client.at_end or self._over:
             server = self._server
             rests = self._relay.endless and server is not None and not server.at_end and self.idle()
