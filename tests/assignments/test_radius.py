@@ -350,6 +350,14 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
         ([record("Interim-Update", 100, Acct_Session_Time="60")], [("anna", 40, None, "NONE")]),
         ([record("Start", 10, Acct_Delay_Time="10")], [("anna", 0, None, "NONE")]),
         ([record("Start", 0), record("Accounting-On", 50, user="")], [("anna", 0, 50, "TOLD")]),
+        # Its own end was under way.
+        *(
+            (
+                [record("Start", 0), record("Accounting-On", 50, user=""), record("Stop", 60, **late)],
+                [("anna", 0, 30, "TOLD")],
+            )
+            for late in ({"Acct_Delay_Time": "30"}, {"Acct_Delay_Time": "30", "Framed_IP_Address": ""})
+        ),
         # Within a second; the second one was sent again.
         ([record("Start", 0), record("Stop", 0, Framed_IP_Address="")], [("anna", 0, 0.001, "TOLD")]),
         (

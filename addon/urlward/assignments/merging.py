@@ -304,7 +304,7 @@ class Merger:
                 self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at, 0
                 one[_END] = min(one[_END], _after(one[_START], at))
                 one[_ENDING] = Ending.NEXT if self._may_have_ended(one) else Ending.TOLD
-                self._end(key, one)
+                self._end_followed(key, one)  # its own end may be read yet
                 self._drop(key)
 
     def finished(self) -> Changes:
