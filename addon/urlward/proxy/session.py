@@ -211,9 +211,9 @@ class Session(HttpEnds, Member):
         self._leaves: Pending | None = None
         """Request of whose answer nothing had come at the last look, where the client had ended."""
         self._probed = False
+        """Whether the kernel asks both ends whether they are there."""
         self._astray = 0
         """Looks in a row at which its address was not this machine's."""
-        """Whether the kernel asks both ends whether they are there."""
         self._lingers: list[Task] | None = None
         self._passes: list[Task] | None = None
         self._looking = 0.0
