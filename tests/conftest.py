@@ -331,7 +331,7 @@ _SHARED = ("tests/evasion", "tests/install")
 
 
 _BEGUN_FIRST = (
-    "networks", "tests/install", "tests/evasion",
+    "networks", "tests/install", "tests/evasion", "tests/lab/test_scenarios",
     "tests/dashboard/test_editing", "tests/dashboard/test_browser",
     "tests/e2e", "tests/benchmarks",
 )  # fmt: skip

@@ -356,7 +356,7 @@ def test_sections_come_anew_but_not_under_ones_hands(
     context.close()
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", in_turns(*PAGES))
 def test_the_keyboard_reaches_all(page: Any, site: Site, path: str):
     assert page.goto(site.origin + path).ok
     page.keyboard.press("Tab")
@@ -376,7 +376,7 @@ def test_the_keyboard_reaches_all(page: Any, site: Site, path: str):
         assert page.evaluate(seen) == [True, True]
 
 
-@pytest.mark.parametrize("path", ["/login", *PAGES])
+@pytest.mark.parametrize("path", in_turns("/login", *PAGES))
 def test_a_screen_reader_finds_its_way(page: Any, site: Site, sources: MadeUp, path: str):
     sources.decided.clear()
     assert page.goto(site.origin + path).ok
@@ -402,7 +402,7 @@ def test_a_screen_reader_finds_its_way(page: Any, site: Site, sources: MadeUp, p
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("path", ["/login", *PAGES])
+@pytest.mark.parametrize("path", in_turns("/login", *PAGES))
 def test_it_fits_the_screen_and_can_be_read(page: Any, site: Site, sources: MadeUp, path: str):
     sources.alarm = "stale"
     page.set_viewport_size({"width": WIDTHS[0], "height": 800})

@@ -83,14 +83,19 @@ def labels_in_memory(pid: int, labels: frozenset[bytes]) -> set[bytes]:
             if "r" not in access or name.startswith(("[vvar", "[vsyscall")):
                 continue
             start, end = (int(address, 16) for address in addresses.split("-"))
-            for at in range(start, end, _CHUNK):
-                # A gigabyte that an allocator has set aside is read in no time where nothing was ever put.
-                if name[:1] in ("", "[") and not has_been_used(pages, at, min(at + _CHUNK, end)):
-                    continue
+            # A gigabyte that an allocator has set aside is read in no time where nothing was ever put. All of
+            # it is looked at before any is read, since a page that is read is there from then on.
+            used = [
+                at
+                for at in range(start, end, _CHUNK)
+                if name[:1] not in ("", "[") or has_been_used(pages, at, min(at + _CHUNK, end))
+            ]
+            for at in used:
+                # A little of the next one, for what lies across the border.
+                more = 4 * (len(MARK) + LETTERS) if at + _CHUNK in used else 0
                 try:
                     memory.seek(at)
-                    # A little of the next one, for what lies across the border.
-                    data = memory.read(min(_CHUNK + 4 * (len(MARK) + LETTERS), end - at))
+                    data = memory.read(min(_CHUNK + more, end - at))
                 except (OSError, OverflowError):
                     continue  # a mapping of a device, or of a file that has become shorter
                 for width, mark in _MARKS.items():

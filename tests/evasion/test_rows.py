@@ -29,7 +29,7 @@ ROWS = {
 }
 """How many rows each family has: a row that is lost would not be missed otherwise."""
 SEED = os.environ.get("URLWARD_SEED", "")
-IN_TURN = 7
+IN_TURN = 13
 """Of so many ways of some engines a row goes along one (`judge.run`), in CI along others each time: no
 divisor of the number that an engine has, so that each row has several modes, wires and origins."""
 TEETH = 325

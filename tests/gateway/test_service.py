@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 
 import urlward
-from conftest import wait_for
+from conftest import in_turns, wait_for
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network, canaries, network
 from gateway.unprivileged import NOBODY
@@ -370,10 +370,10 @@ class Service:
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 @pytest.mark.parametrize(
     "values",
-    [
+    in_turns(
         {"steer": "false", "mode": 'mode = ["transparent"]', "workers": "1", "keeps": "false"},
         {"steer": "true", "mode": "", "workers": "2", "keeps": "true"},
-    ],
+    ),
     ids=["all", "steer"],
 )
 def test_the_service_filters_without_root(

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from urlward.engine.url import unescape_once
-from urlward.engine.words import BY_CHANCE, beginning_of, search_for
+from urlward.engine.words import BY_CHANCE, at_first_use, beginning_of, search_for
 
 
 class _Route(NamedTuple):
@@ -120,9 +120,9 @@ ROUTES = (
 _ROUTES = [
     (
         beginning_of(route.tells or route.asked),
-        re.compile(route.asked, re.DOTALL).subn,
+        at_first_use(route.asked, re.DOTALL),
         route.page,
-        re.compile(rf"(?:\A|&){route.parameter}(?:&|\Z)" if route.parameter else "").search,
+        at_first_use(rf"(?:\A|&){route.parameter}(?:&|\Z)" if route.parameter else ""),
     )
     for route in ROUTES
 ]
@@ -144,8 +144,8 @@ def page_of_data(path: str, query: str) -> str | None:
     for beginning, is_asked, instead, is_in in _ROUTES:
         if beginning not in path:
             continue
-        page, found = is_asked(instead, path, count=1)
-        if found and (parameter := is_in(query)):
+        page, found = is_asked().subn(instead, path, count=1)
+        if found and (parameter := is_in().search(query)):
             value = "".join(parameter.groups())
             return page + unescape_once(value.replace("+", " "))
     return None

@@ -20,7 +20,7 @@ from urlward.engine.url import (
     split_authority,
     unescape_once,
 )
-from urlward.engine.words import beginning_of, search_for
+from urlward.engine.words import at_first_use, beginning_of, search_for
 
 _PICTURE = r"\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp)"
 _is_a_picture = re.compile(rf"{_PICTURE}\Z").search
@@ -153,9 +153,9 @@ SIZES = (
 _SIZES = [
     (
         beginning_of(size.tells or size.folder),
-        re.compile(size.folder).subn,
+        at_first_use(size.folder),
         (size.instead,) if isinstance(size.instead, str) else size.instead,
-        re.compile(rf"{size.name}({size.kind})(?:\.avif|\.webp)?").fullmatch,
+        at_first_use(rf"{size.name}({size.kind})(?:\.avif|\.webp)?"),
         size.ends,
     )
     for size in SIZES
@@ -277,8 +277,8 @@ def _full_sizes(path: str) -> list[str]:
         return [f"{base}/{file}"] if is_own else []
     folder += "/"
     for beginning, below, instead, in_a_size, ends in _SIZES:
-        if beginning in path and (parts := in_a_size(name)):
-            wholes = [below(other, folder, count=1) for other in instead]
+        if beginning in path and (parts := in_a_size().fullmatch(name)):
+            wholes = [below().subn(other, folder, count=1) for other in instead]
             if wholes[0][1]:
                 return [f"{whole}{parts[1]}{parts.expand(end)}" for whole, _ in wholes for end in ends]
     return []

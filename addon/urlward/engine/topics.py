@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from urlward.engine.url import query_value
-from urlward.engine.words import BY_CHANCE, beginning_of, search_for
+from urlward.engine.words import BY_CHANCE, at_first_use, beginning_of, search_for
 
 _LONG_NAME = "[0-9A-Za-z_-]{25,}"
 # By which of several accounts it is looked at, and how.
@@ -95,7 +95,7 @@ WAYS = (
         r"/res/[0-9][^/.+]*(?:\+50|-100)\.",
     ),
 )
-_WAYS = [(beginning_of(way.tells), re.compile(way.asked, re.DOTALL).search, way.topics) for way in WAYS]
+_WAYS = [(beginning_of(way.tells), at_first_use(way.asked, re.DOTALL), way.topics) for way in WAYS]
 
 TELLING = (
     *(r"/forum\.php\Z", "/topic,", "/w/[0-9A-Fa-f]{8}-", f"/d/(?:e/)?{_LONG_NAME}", f"/folders/{_LONG_NAME}"),
@@ -119,7 +119,7 @@ def topics(path: str, query: str) -> list[tuple[str, str]]:
     elif "topic=" not in query:
         return []
     for beginning, is_asked, instead in _WAYS:
-        if beginning in path and (match := is_asked(path)):
+        if beginning in path and (match := is_asked().search(path)):
             found = [f"{path[: match.start()]}{match.expand(way)}{path[match.end() :]}" for way in instead]
             parts = [_with_short_id(topic).partition("?") for topic in found]
             return [(topic, sent if mark else query) for topic, mark, sent in parts]
@@ -134,7 +134,7 @@ def topics(path: str, query: str) -> list[tuple[str, str]]:
 
 # The first that a listed path is of says what it is.
 _OWN = [
-    (re.compile(asked).subn, page)
+    (at_first_use(asked), page)
     for asked, page in (
         (rf"(?<=/t/){_TITLE}(?=[0-9]++(?:/[0-9]++)?\Z)", ""),  # Discourse
         (_DISCUZ, r"thread-\1-\2-1.html"),
@@ -167,7 +167,7 @@ def page_by_number(path: str) -> str:
     if not _has_other(path):
         return ""
     for in_place, instead in _OWN:
-        page, found = in_place(instead, path, count=1)
+        page, found = in_place().subn(instead, path, count=1)
         if found:
             page = _with_short_id(page)
             return page if page != path else ""
