@@ -291,7 +291,8 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
     from urlward.proxy.preflight import Preflight, feed_notes
 
     flags = [name for name, value in vars(args).items() if value not in (None, False)]
-    problems = list(Preflight(settings.config, settings, flags, args.admin or "").problems())
+    preflight = Preflight(settings.config, settings, flags, args.admin or "")
+    problems = list(preflight.problems())
     problems += _gateway_problems(settings, flags)
     if args.check and not problems:
         problems = _checked(settings, settings.steer)
@@ -304,7 +305,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
             say(text, warning=True)
     notes = [*records_notes(settings.config.records)]
     if args.check:  # a start does not wait for a file system that hangs
-        notes += feed_notes(settings.config.feed)
+        notes += [*preflight.absent(), *feed_notes(settings.config.feed)]
     if notes:
         for text in settings.config.refused(*notes).lines:
             say(text, warning=True)

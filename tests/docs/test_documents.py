@@ -67,6 +67,12 @@ def test_commands_in_the_text_exist(page: Path) -> None:
     assert named <= known
 
 
+def test_lines_that_are_no_block_are_the_filters() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "addon/urlward/proxy").glob("*.py"))
+    table = rows(sections(DOCS / "block-page.md")["What is no block"])
+    assert [line for _, text, _ in table for line in code(text) if line not in source] == []
+
+
 def test_every_alarm_metric_and_kind_of_event_is_in_the_reference() -> None:
     files = ROOT / "addon/urlward/records/files"
     used = {

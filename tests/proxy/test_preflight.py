@@ -401,6 +401,11 @@ class TestCheckAlone:
         )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "urlward.toml"]
 
+    def test_addresses_of_another_machine(self, check: Check) -> None:
+        code, out, err = check(f'listen = "192.0.2.77:8080"\n{DAYS}[admin]\nlisten = "127.0.0.1:8088"\n')
+        assert (code, out) == (0, "configuration ok\n")
+        assert err == "urlward.toml:1: listen: 192.0.2.77:8080: this machine has no such address now\n"
+
     def test_a_digit_too_many(self, check: Check) -> None:
         code, out, err = check(
             "[records]\n[records.days]\nblocks = 3653\noperations = 9999\nassignments = 30000"

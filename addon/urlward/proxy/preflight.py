@@ -4,6 +4,7 @@ Whatever is looked at here is read; nothing is listened on, written or fetched. 
 looked at: the process that starts workers lives as long as they, and must not have read a list.
 """
 
+import errno
 import os
 import re
 import socket
@@ -189,6 +190,12 @@ class Preflight:
         if hook is not None and not Path(hook).is_dir():
             text = f"{hook}: no such folder; make it, for the resolver's group (urlward help resolvers)"
             yield Problem("gateway.hook.folder", text)
+
+    def absent(self) -> Iterator[Problem]:
+        """Addresses to listen on that this machine does not have now: it may get one, or be another."""
+        for one in self.addresses():
+            if one.host and _is_absent(one.host):
+                yield Problem(one.key, f"{one}: this machine has no such address now", one.in_file)
 
     def addresses(self) -> Iterator[Listener]:
         """Addresses to listen on, of the filter and of what is beside it."""
@@ -529,6 +536,19 @@ def _unknown(host: str) -> str:
     except (OSError, UnicodeError) as e:
         return (getattr(e, "strerror", None) or "no name of a host").lower()
     return ""
+
+
+def _is_absent(host: str) -> bool:
+    """Whether none of a host's addresses is one of this machine."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+        try:
+            with socket.socket(family, kind, protocol) as sock:
+                sock.bind(address)  # at any port: nothing listens there
+        except OSError as e:
+            if e.errno == errno.EADDRNOTAVAIL:
+                continue
+        return False
+    return True
 
 
 def _meet(one: Listener, other: Listener) -> bool:
