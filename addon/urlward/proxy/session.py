@@ -950,8 +950,8 @@ class Session(HttpEnds, Member):
     def cut(self) -> None:
         """Close all connections at once."""
         self._give_up()
-        if not self.idle():
-            # What the system has yet to send, of megabytes perhaps, is not to go on either.
+        if self._lingers is None and not self.idle():
+            # What the system has yet to send, of megabytes perhaps, is not to go on either; but for an answer.
             self._client.reset()
         for connection in (self._client, self._server):
             if connection is not None:
