@@ -480,6 +480,18 @@ def test_a_client_that_takes_no_pages_gets_no_more() -> None:
     assert case.ends.asked == ENDED
 
 
+def test_what_the_client_has_yet_to_take_is_under_way() -> None:
+    def under_way(case: Case) -> list[str]:
+        return [names.target for names in case.relay.live]
+
+    case = Case().client(get("/1")).server(ok())
+    assert under_way(case) == []
+    case.ends.behind = True
+    assert under_way(case) == ["/1"]
+    case.client(get("/2")).server(ok()[:-1])
+    assert under_way(case) == ["/2"], "the one before need not be what it has yet to take"
+
+
 def test_blanks_around_a_chunk_size_are_borne() -> None:
     case = Case().client(get("/1") + get("/listed"))
     case.server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n0\r\n\r\n")

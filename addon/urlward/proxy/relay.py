@@ -881,6 +881,7 @@ class HttpRelay:
             self._lose_place(unread_response_head(raw))
             return end, raw  # browsers heed what leads them past the filter
         pending.begun = True
+        self._answered = None  # what the client has yet to take is this one's from here on, nearly always
         if head.status == 101:
             if pending.websocket and len(self.pending) == 1:
                 self._switched = True

@@ -960,8 +960,8 @@ class Session(HttpEnds, Member):
     def cut(self) -> None:
         """Close all connections at once."""
         self._give_up()
-        if not self.idle():
-            # What the system has yet to send, of megabytes perhaps, is not to go on either.
+        if self._lingers is None and not self.idle():
+            # Nor is what the system has yet to send, of megabytes perhaps, to go on, unless it is our answer.
             self._client.reset()
         for connection in (self._client, self._server):
             if connection is not None:
