@@ -477,6 +477,17 @@ async def test_many_take_what_room_there_is(steer_set: SteerSet, nft: Watched) -
     assert full == [0]
 
 
+async def test_the_canary_s_addresses_are_taken_once_however_often_clients_ask_for_it(
+    steer_set: SteerSet, nft: Watched
+) -> None:
+    addresses = tuple(map(ip_address, GATEWAY.canary.addresses))
+    await asyncio.gather(*(steer_set.prove(addresses, 10) for _ in range(9)))
+    assert nft.changes == 1
+    steer_set.forget()
+    await steer_set.prove(addresses, 10)
+    assert nft.changes == 2
+
+
 async def test_the_canary_is_each_node_s_own(steer_set: SteerSet) -> None:
     await steer_set.prove(map(ip_address, GATEWAY.canary.addresses), 10)
     assert await steer_set.held() == {}

@@ -82,6 +82,18 @@ async def test_answers_are_steered_by_turns(rig: Rig, upstream: Upstream) -> Non
     assert not any(ours.codes)
 
 
+async def test_answers_of_the_filters_own_are_made_by_turns(rig: Rig) -> None:
+    """Each takes half a millisecond: a client that asked for 3,000 a second had a worker to itself."""
+    ours, theirs = Asker(), Asker("192.0.2.8")
+    for n in range(100):
+        rig.service.ask(wire("mask.icloud.com", ("A", "AAAA")[n % 2], payload=1_000 + n), ours)
+    rig.service.ask(wire("use-application-dns.net"), theirs)
+    while not theirs.answers:
+        await asyncio.sleep(0)
+    assert len(ours.answers) < 20
+    await until(lambda: len(ours.answers) == 100)
+
+
 @pytest.mark.parametrize("is_answered", [True, False])
 async def test_an_answer_for_many_is_sent_by_turns(rig: Rig, upstream: Upstream, is_answered: bool) -> None:
     """Whoever has as many addresses had thousands ask the same, and all else wait for a tenth of a second."""

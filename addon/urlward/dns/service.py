@@ -178,7 +178,7 @@ class QueryService:
     def _begin(self, asked: Asked) -> None:
         reason = self._answers.reason(asked.question)
         if reason is not None:
-            self._start(self._answer_ourselves(asked, reason))
+            self._do_later(asked, lambda some: self._start(self._answer_ourselves(some, reason)))
         else:
             self._forward(asked)
 

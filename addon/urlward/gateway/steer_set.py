@@ -78,6 +78,10 @@ _SOON = 0.5
 _A_COMMAND = 250
 """Elements in one command, where there may be many."""
 
+_PROVEN_FOR = 0.5
+"""Seconds for which the canary's addresses count as just taken: clients may ask for its name, thousands of
+times in different letter case, and each time would be a transaction that others' names wait for."""
+
 _FOR_EVER = 365 * 86_400
 """Seconds for which what has no end is mirrored."""
 
@@ -331,6 +335,9 @@ class SteerSet:
         """The kernel's number of the table at the last beat."""
         self._beaten = inf
         """When the last sign of life was taken, by the clock of `monotonic`."""
+        self._proving = asyncio.Lock()
+        self._proven = -inf
+        """When the canary's addresses were taken last, by the same clock."""
         self._making_room: dict[str, asyncio.Task[bool]] = {}
         self._mirroring: asyncio.Task[None] | None = None
 
@@ -667,15 +674,19 @@ class SteerSet:
         Raises:
             NftError: as `steer`.
         """
-        elements: list[Element] = [(_of(STEERED, one), one) for one in addresses]
-        command = partial(renew, self._nft, elements, seconds)
-        try:
-            await _in(self._thread, command)
-        except SetFullError:
-            if not await self._make_room(elements):
-                self.on_full(0)
-                raise
-            await _in(self._thread, command)
+        async with self._proving:
+            if monotonic() < self._proven + _PROVEN_FOR:
+                return
+            elements: list[Element] = [(_of(STEERED, one), one) for one in addresses]
+            command = partial(renew, self._nft, elements, seconds)
+            try:
+                await _in(self._thread, command)
+            except SetFullError:
+                if not await self._make_room(elements):
+                    self.on_full(0)
+                    raise
+                await _in(self._thread, command)
+            self._proven = monotonic()
 
     async def is_full(self) -> bool:
         """Whether the kernel holds as many addresses of a family as may be, so that `prove` may be refused.
@@ -690,6 +701,7 @@ class SteerSet:
         """Forget what the kernel is believed to hold, so that all is checked anew."""
         self._until.clear()
         self._followed.clear()
+        self._proven = -inf
 
     async def chains(self, *names: str) -> list[dict[str, Any]]:
         """A listing of chains (`libnftables-json(5)`).
