@@ -88,10 +88,14 @@ async def test_answers_of_the_filters_own_are_made_by_turns(rig: Rig) -> None:
     for n in range(100):
         rig.service.ask(wire("mask.icloud.com", ("A", "AAAA")[n % 2], payload=1_000 + n), ours)
     rig.service.ask(wire("use-application-dns.net"), theirs)
+    same = wire("MASK.icloud.com")
+    for n in range(9):
+        rig.service.ask(n.to_bytes(2) + same[2:], ours)
+    assert len(rig.service._under_way[False]) == 102, "who asks the same meanwhile shares an answer"
     while not theirs.answers:
         await asyncio.sleep(0)
     assert len(ours.answers) < 20
-    await until(lambda: len(ours.answers) == 100)
+    await until(lambda: len(ours.answers) == 109)
 
 
 @pytest.mark.parametrize("is_answered", [True, False])

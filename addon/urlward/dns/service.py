@@ -191,12 +191,11 @@ class QueryService:
         if len(asked.clients) <= TOGETHER and (data is None or len(data) <= PAYLOAD):
             self._take(asked, data)
         else:
+            self._forget(asked)  # who asks from here on is none of those that this answer is for
             self._do_later(asked, lambda some: self._take(some, data))
 
     def _do_later(self, asked: Asked, work: Callable[[Asked], None]) -> None:
-        """Work on an answer that is long, for many or to be steered in the turn of who has asked."""
-        # Who asks from here on is none of those that this answer is for.
-        self._forget(asked)
+        """Work on an answer that is long, for many, to be steered or our own in the turn of who has asked."""
         if not self._later:
             asyncio.get_running_loop().call_soon(self._next_of_later)
         network = network_of(next(iter(asked.clients.values())).host)
@@ -242,6 +241,7 @@ class QueryService:
             data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]
         found = self._answers.look(read)
         if found:
+            self._forget(asked)
             self._do_later(asked, lambda some: self._start(self._steer(some, data, read, found)))
         else:
             self._reply(asked, data)
