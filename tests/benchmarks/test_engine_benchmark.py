@@ -12,9 +12,12 @@ ENGINES = {"urlward", "adblock-rust", "safe-browsing", "pyahocorasick", "ahocora
 SERIES = {"miss", "first", "near", "hit", "hit_first"}
 
 _absent = [n for n in ("adblock", "ahocorasick_rs", "hyperscan", "matplotlib") if find_spec(n) is None]
-pytestmark = pytest.mark.skipif(
-    bool(_absent), reason=f"dependency group bench is not installed: no {', '.join(_absent)}"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        bool(_absent), reason=f"dependency group bench is not installed: no {', '.join(_absent)}"
+    ),
+    pytest.mark.turn(0, 2),  # nobody filters with it
+]
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
