@@ -229,27 +229,38 @@ def test_one_that_others_write_beside_all_the_time_comes_to_its_end(
     sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a rotated log that is imported while the next one is followed."""
-    monkeypatch.setattr(importing, "_BLOCK", 1 << 14)
+    monkeypatch.setattr(importing, "_BLOCK", 1 << 12)
     path, live = tmp_path / "a.csv", tmp_path / "live.csv"
     path.write_text(HEADER + "".join(row(n) for n in range(400)))
     live.write_text(HEADER)
     source = sqlite_store.source("csv", "csv", str(live))
-    parsed, written = 0, 0
-    lines_in = importing.FileReader._lines_in
+    written, is_alone = 0, False
+    lines_in, take_alone = importing.FileReader._lines_in, importing.FileReader._take_alone
 
-    def slowly(self: importing.FileReader, data: bytes) -> Any:
-        nonlocal parsed, written
-        parsed += len(data) if self._path == path else 0
-        if parsed > 4000:  # as much as is read until the other writes again
-            parsed, written = 0, written + 1
-            assert written < 50
-            with live.open("a") as file:
-                file.write(row(1000 + written))
-            import_file(sqlite_store, source, live, ReadOptions(), lambda: START / 1000)
+    def write() -> None:
+        nonlocal written
+        written += 1
+        with live.open("a") as file:
+            file.write(row(1000 + written))
+        import_file(sqlite_store, source, live, ReadOptions(), lambda: START / 1000)
+
+    def disturbed(self: importing.FileReader, data: bytes) -> Any:
+        if self._path == path and not is_alone:
+            write()
         return lines_in(self, data)
 
+    def behind(self: importing.FileReader, progress: Any) -> bool:
+        nonlocal is_alone
+        write()
+        is_alone = True
+        try:
+            return take_alone(self, progress)
+        finally:
+            is_alone = False
+
     reader = importing.FileReader(sqlite_store, source, path, ReadOptions(), lambda: START / 1000)
-    monkeypatch.setattr(importing.FileReader, "_lines_in", slowly)
+    monkeypatch.setattr(importing.FileReader, "_lines_in", disturbed)
+    monkeypatch.setattr(importing.FileReader, "_take_alone", behind)
     try:
         assert reader.read().rows == 400
     finally:

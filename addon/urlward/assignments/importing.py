@@ -99,6 +99,8 @@ _LEFT = (".2", ".1", ".completed")
 before, what is being cleaned, and what comes of both (Administrator Reference Manual, section 4.1)."""
 _CLEANED = (".2", ".completed")
 """Those of them that are written once."""
+_TURN = 0.15
+"""Seconds in which others have their turn: who waits for SQLite looks each tenth of one."""
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -209,7 +211,6 @@ class FileReader:
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[Future[None], Imported] | None = None
-        self._block = _BLOCK
         self.begin_again()
 
     def begin_again(self, written: Imported | None = None) -> None:
@@ -276,10 +277,28 @@ class FileReader:
                         self._renew()
                         self._close_gaps()
                     return self.result
-                # Another reader of the source has ended, or taken over, what this one took for held. Of less
-                # at a time something is written before that one writes again, which may be each second.
-                self._block = max(self._block // 4, _BLOCK // 64)
+                # Another reader of the source has ended, or taken over, what this one took for held, and may
+                # write again each second.
                 self.begin_again(self._written)
+                while self._take_alone(progress):
+                    time.sleep(_TURN)
+
+    def _take_alone(self, progress: Progress) -> bool:
+        """Store a block while nobody else writes to the source; False where there is none."""
+        with self._store.alone(self._source.id):
+            if self._has_changed():
+                self.begin_again(self._written)
+            if not self._start():
+                return False
+            for parsed in self._parsed(self.result, progress):
+                self._take(parsed)
+                self._wait()
+                return True
+            return False
+
+    def _has_changed(self) -> bool:
+        """Whether another reader has written to the source."""
+        return self._store.rows(self._source.id)[0] != self._merger.rows
 
     def look(self) -> Imported:
         """Parse what `read` would read, without storing it.
@@ -313,7 +332,7 @@ class FileReader:
         The result's offset goes on, and what was not understood is added to it.
         """
         size = os.fstat(self.fd).st_size
-        block = self._block
+        block = _BLOCK
         while True:
             # What is written from now on need not be among what is read.
             self._asked = int(self._clock() * 1000)
@@ -327,7 +346,7 @@ class FileReader:
             # A record may be longer than a block.
             block *= 2
             if taken:
-                block = self._block
+                block = _BLOCK
                 self._note(result, parsed)
                 result.offset += taken
                 yield parsed
@@ -460,7 +479,7 @@ class FileReader:
             self._merger.changes.gaps += made
             self._merger.gaps = [*self._merger.gaps, *made]
         if read:
-            self._merger.fill(read)
+            self._merger.fill(read, self._position.last if self._position is not None else 0)
         else:
             self._merger.late_until = max(self._merger.late_until, self._following(first))
 
@@ -590,11 +609,15 @@ class FileReader:
         if not closed:
             return
         since, until = min(gap.since for gap in closed), max(gap.until for gap in closed)
-        self._merger.settle(since, until + LATE, is_last=len(there) == len(closed) and not left)
-        changes = self._merger.finished()
-        changes.position, changes.until = position, self._until(self._asked)
-        changes.gaps, changes.closed = left, [gap.id for gap in closed]
-        self._store.write(self._source, changes, self._asked)
+        is_last = len(there) == len(closed) and not left
+        with self._store.alone(self._source.id):
+            if self._has_changed():
+                raise SourceChanged
+            for changes in self._merger.settle(since, until + LATE, is_last=is_last):
+                changes.position, changes.until = position, self._until(self._asked)
+                changes.gaps, changes.closed = left, [gap.id for gap in closed]
+                self._store.write(self._source, changes, self._asked)
+                left, closed = [], []  # another may have that number by now
         self._merger.gaps = self._store.gaps(self._source.id)
 
     def end(self) -> None:
@@ -630,7 +653,6 @@ class FileReader:
         if writing is not None:
             writing[0].result()
             self._written = writing[1]
-            self._block = min(self._block * 2, _BLOCK)
 
 
 def _root(name: str) -> str:

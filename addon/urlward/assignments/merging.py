@@ -31,7 +31,7 @@ from urlward.assignments.interval import (
     SightingKind,
     length_of,
 )
-from urlward.assignments.store import AssignmentStore, Beginning, Changes, Gap, Held, Key, ended_row
+from urlward.assignments.store import AssignmentStore, Beginning, Changes, Gap, Held, Key, Part, ended_row
 
 _MOST_KEPT = 300_000
 _MOST_ENDS = 100_000
@@ -67,7 +67,7 @@ class Merger:
         self._source = source
         self._tells_once = tells_once
         self._names_all = names_all
-        self._rows: int | None = None
+        self.rows: int | None = None
         """Of the source, by which it is known whether somebody else writes to it."""
         self._had_rows = False
         self._held: dict[Key, Held | None] = {}
@@ -126,9 +126,9 @@ class Merger:
 
     def begin(self) -> None:
         """Note how much of the source is read, so that it is noticed where another reads on from here."""
-        if self._rows is None:
-            self._rows, purged = self._store.rows(self._source)
-            self._had_rows = self._rows > 0
+        if self.rows is None:
+            self.rows, purged = self._store.rows(self._source)
+            self._had_rows = self.rows > 0
             if self._tells_once:  # what ended before is deleted, and so is not known to have
                 self.late_until = max(self.late_until, purged)
 
@@ -317,9 +317,9 @@ class Merger:
             changes.ended = [row for row in changes.ended if row[:3] not in self._not_so]
             changes.undone += self._not_so
             self._not_so = set()
-        changes.after = self._rows
-        if self._rows is not None:
-            self._rows += changes.rows
+        changes.after = self.rows
+        if self.rows is not None:
+            self.rows += changes.rows
         changes.held = {key: [*held] for key, held in changes.held.items()}
         if len(self._held) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
@@ -398,17 +398,22 @@ class Merger:
                 if held is None or not is_it or is_later or held[_START] > seen:
                     yield (place, first), subscriber, session, start
 
-    def fill(self, gaps: Sequence[Gap]) -> None:
-        """Prepare for what was written in gaps, and is read after what followed."""
+    def fill(self, gaps: Sequence[Gap], read: int = 0) -> None:
+        """Prepare for what was written in gaps, and is read after what followed.
+
+        Args:
+            gaps: these.
+            read: up to when that is read already, in ms: what had ended by then is not looked at.
+        """
         since, until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + LATE
         self.late_until = max(self.late_until, until)
         self._filled = since, until - LATE
+        for _, held in self._store.since(self._source, since, until=until, endings=(Ending.MOVED,)):
+            self._were[held[_SESSION]] = since
+        read = max(since, read - LATE)
         for key, held in self._store.since(
-            self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD, Ending.MOVED)
+            self._source, read, until=until, endings=(Ending.NEXT, Ending.TOLD)
         ):
-            if held[_ENDING] == Ending.MOVED:
-                self._were[held[_SESSION]] = since
-                continue
             if self._names_all and held[_SESSION]:
                 self._note(key, held)
                 self._behind.setdefault(key, []).append(held)
@@ -813,30 +818,45 @@ class Merger:
             self._ends[key, held[_SUBSCRIBER], session] = held[_START], at, doubt
         return is_known
 
-    def settle(self, since: int, until: int, *, is_last: bool) -> None:
+    def settle(self, since: int, until: int, *, is_last: bool) -> Iterator[Changes]:
         """Bring together what began in a gap, as is read now, and what was read before of the time since.
+
+        Nothing of what this gives may be there to be read before the last is given
+        (`AssignmentStore.alone`).
 
         Args:
             since: in ms, when the gap began.
             until: when it was over.
             is_last: whether no other of the source is open.
         """
-        self.begin()
         left = self._deny()
+        for part in self._store.parts(self._source, since):
+            self._settle(part, since, until, left, is_last=is_last)
+            yield self.finished()
+
+    def _settle(
+        self,
+        part: Part,
+        since: int,
+        until: int,
+        left: Mapping[tuple[Key, str, int], Held],
+        *,
+        is_last: bool,
+    ) -> None:
+        """Settle what has keys of a part."""
         # Others are of a log that was read after the next one.
-        late_held = self._store.held_late(self._source).items()
+        late_held = self._store.held_late(self._source, part).items()
         held = {key: one for key, one in late_held if one[_SEEN] >= since - LATE}
-        doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
-        late = [*held.items()]
-        late += [
-            (k, one) for k, one in doubted if one[_ENDING] == Ending.LATE and since <= one[_START] < until
-        ]
-        missed = [(k, one) for k, one in doubted if one[_ENDING] == Ending.MISSED]
+        doubted = self._store.since(self._source, since, until=until, endings=(Ending.LATE,), part=part)
+        late = [*held.items(), *((key, one) for key, one in doubted if since <= one[_START])]
         places = {key[0] for key, _ in late}
         sessions = {one[_SESSION] for _, one in late} - {""}
+        missed = [
+            *self._store.since(self._source, since, endings=(Ending.MISSED,), part=part, sessions=sessions)
+        ]
         others: dict[Key | str, list[Held]] = {}
         had: dict[str, list[tuple[Key, Held]]] = {}
-        for key, one in self._store.since(self._source, since, places=places, sessions=sessions):
+        for key, one in self._store.since(self._source, since, part=part, places=places, sessions=sessions):
             one = left.get((key, one[_SESSION], one[_START]), one)
             if one[_ENDING] not in (Ending.LATE, Ending.MISSED, Ending.MOVED):
                 others.setdefault(key, []).append(one)
@@ -844,10 +864,10 @@ class Merger:
             if one[_ENDING] == Ending.TOLD and one[_SESSION]:
                 others.setdefault(one[_SESSION], []).append(one)
         for key, one in {
-            **self._store.held(self._source, places),
+            **self._store.held(self._source, places, part),
             **self._store.held(self._source, sessions),
         }.items():
-            if key not in held:
+            if one[_ENDING] != Ending.LATE or one[_SEEN] < since - LATE:  # else it is late itself
                 one = left.get((key, one[_SESSION], one[_START]), one)
                 others.setdefault(key, []).append(one)
                 had.setdefault(one[_SESSION], []).append((key, one))

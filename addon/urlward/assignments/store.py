@@ -23,6 +23,8 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
+    true,
     update,
 )
 
@@ -76,9 +78,18 @@ type Key = tuple[Place, int]
 """A place and the first of the ports."""
 type Beginning = tuple[Key, str, str, int]
 """Of an interval: its key, subscriber and session, and when it began, in ms."""
+type Part = tuple[int, int]
+"""Number of a part of all keys, from 0, and how many parts there are."""
 type Held = list[Any]
 """What `current` has of a key: network, last port, start, end, seen, ending, subscriber, session."""
 
+WHOLE: Part = (0, 1)
+
+_AT_ONCE = 200_000
+"""Rows of a part: some 200 MB."""
+_STREAMED = {"yield_per": 10_000}
+_LOCK = 0x75726C77
+"""PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""
 _MANY = 2_000
 _BACK = 2 * 3_600_000
 """The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
@@ -244,6 +255,7 @@ class AssignmentStore:
         self.engine = open_engine(database)
         with told(database):
             self._files = SqliteFiles(database) if isinstance(database, Path) else None
+        self._alone: Connection | None = None
         self._lengths: set[int] = set()
         self._partitions: set[Stretch] = set()
 
@@ -259,12 +271,32 @@ class AssignmentStore:
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
-        """Transaction that may write."""
+        """Transaction that may write; a part of that of `alone`."""
         with told(self.database):
+            if self._alone is not None:
+                with self._alone.begin_nested():
+                    yield self._alone
+                return
             with self.engine.begin() as connection:
                 yield connection
             if self._files is not None and (reason := self._files.replaced(self.engine)):
                 raise StoreError(f"{reason}; begin again")
+
+    @contextmanager
+    def alone(self, source: int) -> Iterator[None]:
+        """Transaction in which nobody else writes to a source. What is read is as it was before, whatever is
+        written in it.
+
+        Args:
+            source: its id.
+        """
+        with self.changing() as connection:
+            _wait_for(connection, source)
+            self._alone = connection
+            try:
+                yield
+            finally:
+                self._alone = None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -418,15 +450,18 @@ class AssignmentStore:
         with self.reading() as connection:
             return bool(connection.scalar(select(exists().where(mine))))
 
-    def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
+    def held(
+        self, source: int, wanted: Collection[Place] | Collection[str], part: Part = WHOLE
+    ) -> dict[Key, Held]:
         """Rows of `current` for some places, or for some sessions."""
         found: dict[Key, Held] = {}
+        mine = and_(current.c.source == source, _is_in(current, part))
         listed: list[Any] = list(wanted)
         column = current.c.session if listed and isinstance(listed[0], str) else current.c.place
         with self.reading() as connection:
             for at in range(0, len(listed), _MANY):
                 some = column.in_(listed[at : at + _MANY])
-                for row in connection.execute(select(current).where(some, current.c.source == source)):
+                for row in connection.execute(select(current).where(some, mine)):
                     found[row.place, row.first_port] = _held(row)
         return found
 
@@ -477,9 +512,21 @@ class AssignmentStore:
                             found.append((key, _held(row)))
         return found
 
-    def held_late(self, source: int) -> dict[Key, Held]:
+    def parts(self, source: int, since: int) -> list[Part]:
+        """Parts of a source, each of which has some `_AT_ONCE` rows: of what is in force, and of what ended
+        after a time, in ms."""
+        ended = and_(_from(since), assignments.c.source == source)
+        with self.reading() as connection:
+            rows = sum(
+                connection.scalar(select(func.count()).select_from(table).where(which)) or 0
+                for table, which in ((assignments, ended), (current, current.c.source == source))
+            )
+        count = 1 + rows // _AT_ONCE
+        return [(number, count) for number in range(count)]
+
+    def held_late(self, source: int, part: Part) -> dict[Key, Held]:
         """Rows of `current` whose own end may have been read before."""
-        mine = and_(current.c.source == source, current.c.ending == Ending.LATE)
+        mine = and_(current.c.source == source, current.c.ending == Ending.LATE, _is_in(current, part))
         with self.reading() as connection:
             rows = connection.execute(select(current).where(mine)).all()
         return {(row.place, row.first_port): _held(row) for row in rows}
@@ -491,9 +538,10 @@ class AssignmentStore:
         *,
         until: int = FOREVER,
         endings: Collection[Ending] = (),
+        part: Part = WHOLE,
         places: Collection[Place] | None = None,
         sessions: Collection[str] = (),
-    ) -> list[tuple[Key, Held]]:
+    ) -> Iterator[tuple[Key, Held]]:
         """Rows of `assignments` that ended after a time.
 
         Args:
@@ -501,28 +549,24 @@ class AssignmentStore:
             since: in ms.
             until: before which they began, in ms.
             endings: of them; any where there are none.
+            part: that they are in.
             places: of them; any where not given.
-            sessions: of them, also at other places.
+            sessions: of them, also at other places and in other parts.
         """
-        cells = [
-            assignments.c.cell.between(cells[0], (span + 1 << 40) - 1)
-            for span, cells in enumerate(cells_at(since, since))
-        ]
-        mine = and_(
-            or_(*cells), assignments.c.source == source,
-            assignments.c.end > since, assignments.c.start < until,
-        )  # fmt: skip
+        mine = and_(_from(since, until), assignments.c.source == source)
         if endings:
             mine = and_(mine, assignments.c.ending.in_(map(int, endings)))
-        if places is not None and len(places) + len(sessions) <= _MANY:
-            mine = and_(mine, or_(assignments.c.place.in_(places), assignments.c.session.in_(sessions)))
+        where = _is_in(assignments, part)
+        if places is not None and len(places) <= _MANY:
+            where = and_(where, assignments.c.place.in_(places))
+        if sessions:
+            named = assignments.c.session
+            where = or_(where, named.in_(sessions) if len(sessions) <= _MANY else named != "")
         with self.reading() as connection:
-            rows = connection.execute(select(assignments).where(mine))
-            return [
-                ((row.place, row.first_port), _held(row))
-                for row in rows
-                if places is None or row.place in places or row.session in sessions
-            ]
+            rows = connection.execute(select(assignments).where(mine, where), execution_options=_STREAMED)
+            for row in rows:
+                if places is None or row.place in places or row.session in sessions:
+                    yield (row.place, row.first_port), _held(row)
 
     def sessions(self, source: int, beginning: str) -> dict[Key, Held]:
         """Rows of `current` for sessions whose name begins so."""
@@ -562,6 +606,7 @@ class AssignmentStore:
 
     def _write(self, connection: Connection, source: SightingSource, changes: Changes, now: int) -> set[int]:
         """Write in a transaction; returns the prefix lengths that are new."""
+        _wait_for(connection, source.id)
         file = 0
         if changes.position is not None:
             if changes.anew:
@@ -816,6 +861,32 @@ def _in_cells(since: int, until: int) -> ColumnElement[bool]:
     if sum(map(len, cells)) <= _MOST_CELLS:
         return assignments.c.cell.in_([cell for some in cells for cell in some])
     return or_(*(assignments.c.cell.between(some.start, some.stop - 1) for some in cells))
+
+
+def _from(since: int, until: int = FOREVER) -> ColumnElement[bool]:
+    """Rows of `assignments` that ended after a time, in ms, and began before another."""
+    cells = [
+        assignments.c.cell.between(cells[0], min(cells[-1], (span + 1 << 40) - 1))
+        for span, cells in enumerate(cells_at(since, until))
+    ]
+    return and_(or_(*cells), assignments.c.end > since, assignments.c.start < until)
+
+
+def _is_in(table: Table, part: Part) -> ColumnElement[bool]:
+    number, count = part
+    if count == 1:
+        return true()
+    return (table.c.place.bitwise_and(0xFFFFFFFF) + table.c.first_port) % count == number
+
+
+def _wait_for(connection: Connection, source: int) -> None:
+    """Wait until nobody else writes to a source, in a transaction, to whose end nobody does."""
+    if connection.dialect.name == "sqlite":  # whoever has begun to write is the only one
+        connection.execute(update(sources).where(sources.c.id == source).values(rows=sources.c.rows))
+    else:
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(:lock, :source)"), {"lock": _LOCK, "source": source}
+        )
 
 
 def _in_force(table: Any, places: list[Place], port: int | None, since: int, until: int) -> Any:
