@@ -45,6 +45,27 @@ def test_leases(store: AssignmentStore, tmp_path: Path, over: str) -> None:
     assert intervals(store, A) == [(MAC, 0, 120, "TOLD"), (OTHER, 200, 300, "DECLINED")]
 
 
+@pytest.mark.parametrize("over", ["free", "backup"])
+def test_what_was_offered_and_not_taken_is_nobodys(
+    sqlite_store: AssignmentStore, tmp_path: Path, over: str
+) -> None:
+    """dhcpd writes it down like a lease that is over, as failover peers even out their pools."""
+    path = tmp_path / "dhcpd.leases"
+    offered = lease(200, when(307), over, who=OTHER)
+    path.write_text(offered)
+    assert read(sqlite_store, "isc", path).rows == 1
+    path.write_text(
+        offered
+        + lease(400, when(1000))
+        + lease(400, when(500), over)
+        + lease(590, when(500), over)
+        + lease(600, when(720), over, who=OTHER)
+        + lease(610, when(720), over)
+    )
+    assert read(sqlite_store, "isc", path).skipped == 0
+    assert intervals(sqlite_store, A) == [(MAC, 400, 500, "TOLD")]
+
+
 def test_an_address_that_was_abandoned_is_nobodys_for_certain(
     sqlite_store: AssignmentStore, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
 B, C = "192.0.2.8", "192.0.2.9"
-HELD, ENDED, RELEASED, WHOLE, RESTARTED, _, _, STOPPED = SightingKind
+HELD, ENDED, RELEASED, WHOLE, RESTARTED, _, _, STOPPED, _ = SightingKind
 
 
 @pytest.mark.parametrize("batch", [1, 100])

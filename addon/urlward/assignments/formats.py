@@ -5,7 +5,7 @@ where it has both times. One with its beginning alone holds until another row sa
 an ``event``, a row is the beginning or the end of one at its ``from``.
 
 ISC dhcpd's lease file (dhcpd.leases(5)), IPv4. A lease is written anew at each change. One that is not active
-any more ended at its ``ends``.
+any more ended at its ``ends``; a free one of two minutes at most may have been an offer alone.
 
 Kea's lease files (memfile): ``kea-leases4.csv``, ``kea-leases6.csv``, and what their cleanup leaves. Each
 line is a lease as it was when it was written: it began, or was renewed, ``valid_lifetime`` before ``expire``.
@@ -86,6 +86,9 @@ _NO_LEASE = re.compile(
     r"\s*+(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
 ).fullmatch
 _OVER = frozenset({"free", "backup", "expired", "released", "reset"})
+_OFFERED = 120_000
+"""Milliseconds for which dhcpd offers an address. One that nobody took is written, too: as free, or as the
+failover peer's, with whom it was offered to, and up to when, from then or a later time on."""
 _ABANDONED = "abandoned"
 """Declined by a client, or found in use; when, is not in the file."""
 
@@ -358,6 +361,8 @@ class IscParser(Parser):
         if said == SightingKind.ENDED and end == FOREVER:
             return []
         seen = end if said == SightingKind.ENDED else start
+        if state in ("free", "backup") and end - start <= _OFFERED:
+            said = SightingKind.OVER
         return [(place, network, 0, LAST_PORT, start, end, seen, name_of(subscriber), "", int(said))]
 
 

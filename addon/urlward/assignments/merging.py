@@ -37,7 +37,9 @@ _MOST_KEPT = 300_000
 _MOST_ENDS = 100_000
 _MOST_FOLLOWED = 8
 
-_HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
+(
+    _HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED, _OVER,
+) = map(int, SightingKind)  # fmt: skip
 
 LATE = 60_000
 """Milliseconds by which what a log says first may be of before what the one before it said last."""
@@ -338,7 +340,7 @@ class Merger:
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
-        keys = {(s[0], s[2]) for s in sightings if s[9] <= _WHOLE_KIND or s[9] == _DECLINED}
+        keys = {(s[0], s[2]) for s in sightings if s[9] <= _WHOLE_KIND or s[9] in (_DECLINED, _OVER)}
         missing = keys - self._held.keys()
         if missing:
             known = self._store.held(self._source, {place for place, _ in missing})
@@ -488,6 +490,9 @@ class Merger:
                 self._follow_in_doubt(key, held, new)
             else:
                 self._follow(key, held, new)
+        elif said == _OVER:
+            if same and held and start in (held[_START], held[_SEEN]):
+                self._ended(key, held, new)
         elif said == _ENDED:
             self._ended(key, held if same else None, new)
         elif same and held and held[_ENDING] != Ending.RELEASED and self._is_news(held, new):
