@@ -4,9 +4,10 @@ from itertools import pairwise
 import pytest
 
 from engine.support import build, compile_lines, key, load_lines, matcher, rows_of
-from urlward.engine.compiler import BUCKET, MAX_PATTERN, Compiler
+from urlward.engine.compiler import BUCKET, MAX_PATTERN, MOST_ALIKE, Compiler
 from urlward.engine.delta import changes
 from urlward.engine.digest import SEGMENT_LETTERS
+from urlward.engine.errors import UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.record import MARKER, PatternSet
 
@@ -115,6 +116,19 @@ def test_entries_that_differ_are_both_kept(other: str) -> None:
     compiled = compile_lines(["http://example.test/a?x=1&y=2", other], key())
     assert compiled.duplicates == 0
     assert sum(compiled.counts.values()) == 2
+
+
+@pytest.mark.parametrize("text", ["example.test", "http://example.test/a", "192.0.2.0/24", "*/a/b/*"])
+def test_very_many_entries_of_one_text_are_refused(text: str) -> None:
+    lines = [f"{text} category=c{n}" for n in range(MOST_ALIKE)]
+    assert compile_lines([*lines, *lines], key()).counts.total() == MOST_ALIKE
+    with pytest.raises(UrlwardError, match="differ by attributes alone"):
+        compile_lines([*lines, f"{text} category=more"], key())
+
+
+def test_any_number_of_entries_may_share_a_parameter() -> None:
+    lines = [f"http://example.test/a?x={a}&y={b}" for a in range(2) for b in range(MOST_ALIKE + 1)]
+    compile_lines(lines, key())
 
 
 def test_of_equal_entries_one_with_an_id_is_kept() -> None:

@@ -62,6 +62,7 @@ def test_an_artifact_comes_of_it(tmp_path: Path) -> None:
         ("# nothing\n", {}, "empty"),
         ("a.example\n", {"format": "scroll"}, "format"),
         ("a.example\n", {"budget": "some"}, "settings"),
+        ("".join(f"{SENTINEL}.example port={n}\n" for n in range(1, 1002)), {}, "bad-lines"),
     ],
 )
 def test_what_no_list_comes_of(text: str, keys: dict[str, str], reason: str) -> None:

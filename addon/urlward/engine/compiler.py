@@ -19,6 +19,7 @@ from zlib import crc32
 
 from urlward.engine.digest import DIGEST_SIZE, HOST_END, SEGMENT_LETTERS, Key, mark_of
 from urlward.engine.entry import PDQ, Entry, Kind
+from urlward.engine.errors import UrlwardError
 from urlward.engine.perceptual import record
 from urlward.engine.record import (
     BEGINNINGS,
@@ -47,6 +48,10 @@ Entries that agree in as many share a pattern and are told apart by their digest
 
 BUCKET = 32
 """Entries of unlike letters that share a pattern, at most. Nodes cost more than looking at some rows more."""
+
+MOST_ALIKE = 1_000
+"""Entries of one text, such as a host's for many ports. A request there looks at all of them, at some
+microseconds each where it names a new subdomain, and meanwhile all others wait."""
 
 MAX_LENGTH = 0xFFFF
 """Labels or segments an entry may have; a URL of 64 KiB cannot have more."""
@@ -321,6 +326,9 @@ class Compiler:
 
         Args:
             progress: called with the number of rows done, now and then.
+
+        Raises:
+            UrlwardError: more than `MOST_ALIKE` entries of one text.
         """
         self._add_params()
         self._rows[PatternSet.ANCHORED].extend([f"{row}{id_}" for row, id_ in self._data.items()])
@@ -524,17 +532,22 @@ def _without_duplicates(rows: Iterable[str]) -> tuple[list[str], bool]:
 
     Args:
         rows: sorted.
+
+    Raises:
+        UrlwardError: too many of one digest.
     """
     unique: list[str] = []
-    alike, beginning = False, _BEHIND_ALL
+    alike, beginning, begun = False, _BEHIND_ALL, 0
     for row in rows:
         if row.startswith(beginning):
             if _said(row) == _said(unique[-1]):
                 unique.pop()
             else:
                 alike = True
+                if len(unique) - begun >= MOST_ALIKE and not _further(row[row.index(_END, 1) + 1 :])[0]:
+                    raise UrlwardError(f"more than {MOST_ALIKE} entries that differ by attributes alone")
         else:
-            beginning = row[: row.index(_END, 1) + 1 + DIGEST_SIZE]
+            beginning, begun = row[: row.index(_END, 1) + 1 + DIGEST_SIZE], len(unique)
         unique.append(row)
     return unique, alike
 

@@ -157,7 +157,7 @@ def _reason(error: SourceError) -> str:
         return "format"
     if isinstance(error.__cause__, OSError):
         return "unreadable"
-    return "bad-lines" if error.bad_lines else "empty"
+    return "bad-lines" if error.bad_lines or error.__cause__ else "empty"
 
 
 def _compare(data: Buffer, path: Path, *, count: bool) -> tuple[bool, int, int]:

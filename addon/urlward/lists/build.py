@@ -172,9 +172,13 @@ def compile_sources(
 
             read_source(path, compiler, report, tell, format, options)
             before += size
-        check_budget(report, budget or ErrorBudget(), ", ".join(str(path) for path in paths))
+        what = ", ".join(str(path) for path in paths)
+        check_budget(report, budget or ErrorBudget(), what)
         rows = max(len(compiler), 1)
-        compiled = compiler.finish(lambda done: progress("compiling", min(done / rows, 1)))
+        try:
+            compiled = compiler.finish(lambda done: progress("compiling", min(done / rows, 1)))
+        except UrlwardError as e:
+            raise SourceError(f"{what}: {e}") from e
         del compiler
         data = dump(
             compiled,
