@@ -232,6 +232,19 @@ def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentS
     assert told(sqlite_store, 650, B) == ("one", ["anna"])
 
 
+def test_an_end_that_empties_the_addresses_of_its_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """As FreeRADIUS's queries do where it names none."""
+    url, radius = radacct_in(tmp_path)
+    source = sqlite_store.source("radacct", "radacct", url)
+    radius.execute("INSERT INTO radacct VALUES ('s1', 'anna', ?, NULL, NULL, ?)", (at(0) // 1000, A))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(100) / 1000)
+    radius.execute("UPDATE radacct SET acctstoptime = ?, framedipaddress = NULL", (at(600) // 1000,))
+    for seconds in (700, 5000):
+        import_radacct(sqlite_store, source, url, ReadOptions(), at(seconds) / 1000)
+        assert intervals(sqlite_store, A) == [("anna", 0, 600, "TOLD")]
+    radius.close()
+
+
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
 def test_a_table_is_read_on_whatever_the_zone_of_its_database(
     sqlite_store: AssignmentStore, postgresql: str, kind: str

@@ -16,6 +16,7 @@ from urlward.assignments.interval import (
     Ending,
     RowError,
     Sighting,
+    SightingKind,
     SightingSource,
     back_of,
     held_from,
@@ -255,4 +256,8 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
                 found += held_until(what, start, stop, subscriber, session)
             else:
                 found += held_from(what, start, subscriber, session, changed)
+    if stop and session and not found:
+        # FreeRADIUS empties what an end does not name, and it has to name nothing but the session.
+        ended = stop.first
+        found.append((0, "", 0, LAST_PORT, ended, ended, ended, "", session, int(SightingKind.STOPPED)))
     return found, changed
