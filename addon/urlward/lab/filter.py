@@ -186,7 +186,7 @@ class LabFilter:
         command = inside(self._machine, self._command("run", "--config", str(self.config)))
         try:
             return subprocess.run(  # noqa: S603 - our own program
-                command, capture_output=True, text=True, check=False, timeout=20, env=environment()
+                command, capture_output=True, text=True, check=False, timeout=_START_WITHIN, env=environment()
             )
         except subprocess.TimeoutExpired as e:
             raise UrlwardError("lab: a second urlward runs beside the first") from e
