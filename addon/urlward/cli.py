@@ -23,6 +23,7 @@ from urlward.config import (
     Problem,
     read_config,
 )
+from urlward.config.gateway import gateway_notes
 from urlward.config.records import records_notes
 from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError, fault_report
@@ -303,7 +304,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
 
         for text in unheeded(settings.config):
             say(text, warning=True)
-    notes = [*records_notes(settings.config.records)]
+    notes = [*records_notes(settings.config.records), *gateway_notes(settings.config.gateway)]
     if args.check:  # a start does not wait for a file system that hangs
         notes += [*preflight.absent(), *feed_notes(settings.config.feed)]
     if notes:

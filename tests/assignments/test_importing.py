@@ -196,6 +196,15 @@ def test_what_is_followed_is_read_up_to_now(sqlite_store: AssignmentStore, tmp_p
         next(looks)
 
 
+def test_a_file_that_is_not_there_yet_is_told(
+    sqlite_store: AssignmentStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.log"
+    source = sqlite_store.source("cgn", "cgn", str(path))
+    assert list(follow(sqlite_store, source, path, ReadOptions(), wait=lambda _: False)) == []
+    assert caplog.messages == [f"{path}: not there yet; nothing is read until it is"]
+
+
 def test_two_readers_of_one_source(store: AssignmentStore, tmp_path: Path) -> None:
     """Such as of the files of two servers: what one has read is no other's to write over or to end."""
     paths = [tmp_path / f"{name}.csv" for name in "ab"]

@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import re
 import time
@@ -13,6 +15,21 @@ from urlward.state.people import People, admit, read_people
 
 def run(state: Path, *arguments: object) -> int:
     return run_command(add_admin_commands, "admin", *arguments, "--state", state)
+
+
+class Full(io.StringIO):
+    """Standard output on a disk that is full."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_a_token_that_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", Full())
+    with pytest.raises(
+        UrlwardError, match=r"^Ann is there, and nobody got the token \(no space\): remove them"
+    ):
+        run(tmp_path, "add", "Ann", "--role", "viewer")
 
 
 def test_a_person_comes_and_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,13 @@ def test_no_path_may_be_empty() -> None:
             given_path(text)
 
 
+def test_a_bundle_needs_a_name_before_it_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["support", "-o", ""])
+    assert raised.value.code == 2
+    assert "argument -o/--output: it is empty" in capsys.readouterr().err
+
+
 STATE_OF_NO_FILTER = (
     ("records", "purge"),
     ("records", "hold", "7Q4M-2XKD-93FH", "--until", "2999-01-01", "--why", "asked for"),

@@ -109,6 +109,10 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         ),
         ('protected = ["none.txt"]', "1: protected.0: none.txt: No such file or directory"),
         ('protected = ["/"]', "1: protected.0: /: not a regular file: only compile, import and feeds take"),
+        (
+            '[[feed]]\nname = "x"\npath = "list.txt"\n[publish]\nkey = "none"\nsign = "none"',
+            "5: publish.key: none: No such file or directory",
+        ),
         ('key = "none"', "1: key: none: No such file or directory"),
         ('key = "list.txt"', "1: key: list.txt: "),
         ('trust = ["none"]', "1: trust: none: No such file or directory"),
@@ -400,6 +404,14 @@ class TestCheckAlone:
             " until it can be read nothing new is taken from it\n"
         )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "urlward.toml"]
+
+    def test_clients_of_a_gateway_without_interfaces(self, check: Check) -> None:
+        code, out, err = check('[gateway]\nclients = ["192.0.2.0/24"]\nnever = []\n')
+        assert (code, out) == (0, "configuration ok\n")
+        assert err.startswith(
+            "urlward.toml:2: gateway.clients: it changes nothing without gateway.interfaces"
+        )
+        assert err.count("\n") == 1
 
     def test_addresses_of_another_machine(self, check: Check) -> None:
         code, out, err = check(f'listen = "192.0.2.77:8080"\n{DAYS}[admin]\nlisten = "127.0.0.1:8088"\n')

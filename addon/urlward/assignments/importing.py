@@ -887,6 +887,8 @@ def follow(
     reader: FileReader | None = None
     begins = True
     earlier: Iterator[Path] = iter(())
+    if not os.path.exists(path):  # noqa: PTH110 - `Path.exists` raises what is told with each look
+        logger.warning("%s: not there yet; nothing is read until it is", path)
 
     def anew(why: str) -> None:
         nonlocal reader

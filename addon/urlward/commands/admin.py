@@ -9,6 +9,7 @@ from urlward.commands.arguments import DONE, Command, caller, state_of, state_su
 from urlward.config import configured
 from urlward.config.records import AdminTable
 from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
 from urlward.state.folder import found_folder, state_folder
 from urlward.state.people import (
@@ -56,7 +57,11 @@ def _add(args: argparse.Namespace) -> int:
         state, args.name, args.role, caller(), now=time.time(), days=args.days, token=args.token
     )
     if args.token is None:
-        print(token)
+        try:
+            print(token, flush=True)
+        except OSError as e:
+            lost = f"{person.name} is there, and nobody got the token ({e.strerror})"
+            raise UrlwardError(f"{lost}: remove them, and add them anew") from e
     until = f" until {time_text(person.until)}" if person.until else ""
     made = "" if args.token else "; the token above is kept nowhere: note it now"
     # A filter that runs as somebody else may have another, and would let nobody in by this.

@@ -29,6 +29,7 @@ from urlward.config import SYSTEM, Config, ConfigError, configured, is_key
 from urlward.config.tables import shareable
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError, fault_text
+from urlward.options import given_path
 from urlward.process import module_command
 from urlward.regular import write_new
 from urlward.state.folder import state_folder
@@ -133,7 +134,12 @@ def add_support_command(command: Command) -> None:
         "support", _support, "Write a bundle for whoever helps: no secrets, entries or clients."
     )
     support.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help='a new .zip; "-" is standard output'
+        "-o",
+        "--output",
+        required=True,
+        type=lambda text: text if text == "-" else given_path(text),
+        metavar="FILE",
+        help='a new .zip; "-" is standard output',
     )
     add_state_arguments(support)
 
@@ -148,7 +154,7 @@ def _support(args: argparse.Namespace) -> int:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return DONE
-    path = Path(args.output)
+    path: Path = args.output
     try:
         write_new(path, data, 0o600)
     except OSError as e:

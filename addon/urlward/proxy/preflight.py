@@ -253,6 +253,8 @@ class Preflight:
     def _feeds(self) -> Iterator[Problem]:
         for n, feed in enumerate(self._config.feed):
             yield from (Problem(f"feed.{n}.{key}", text) for key, text in _feed_problems(feed))
+        if self._config.feed and (publish := self._config.publish) is not None:
+            yield from self._usable("publish.key", lambda: read_key(Path(publish.key)))
 
     def _records(self) -> Iterator[Problem]:
         records = self._config.records
