@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from assignments.support import DAY, START, at, sighting, taken
 from urlward.assignments import importing, merging
+from urlward.assignments import store as stores
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow, import_file
-from urlward.assignments.interval import Ending, SightingKind
+from urlward.assignments.interval import Ending, SightingKind, SightingSource
 from urlward.assignments.retention import hold_assignments, purge_assignments
+from urlward.assignments.schema import assignments, current
 from urlward.assignments.store import AssignmentStore, Changes
 from urlward.assignments.who import WhoAnswer, WhoQuestion, answer_fields, answer_lines, who
 from urlward.regular import regular_fd
@@ -260,6 +264,62 @@ def test_several_rotations_in_a_row(sqlite_store: AssignmentStore, tmp_path: Pat
     assert spans(sqlite_store) == []
     assert told(sqlite_store, 15_000) == ("one", ["berta"])
     assert told(sqlite_store, 25_000, B) == ("one", ["carla"])
+
+
+def test_a_gap_of_any_size_is_brought_together_some_at_a_time(
+    store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of millions of rows, all at once would be gigabytes; what comes of it is the same."""
+    monkeypatch.setattr(importing, "_BLOCK", 1 << 10)
+    rng, rows, written = random.Random(1), [], []
+    write = AssignmentStore.write
+
+    def noted(self: AssignmentStore, source: SightingSource, changes: Changes, now: int) -> None:
+        written.append(len(changes.ended) + len(changes.undone))
+        write(self, source, changes, now)
+
+    monkeypatch.setattr(AssignmentStore, "write", noted)
+    for number in range(30):
+        address, seconds = f"198.51.100.{number}", rng.randrange(600)
+        while seconds < 30_000:
+            user, end = f"user{rng.randrange(9)}", seconds + rng.choice([30, 4000, 9000])
+            rows.append((seconds, block(seconds, user, "alloc", address)))
+            if rng.random() < 0.8:  # else it is told of the next one alone
+                rows.append((end, block(end, user, "release", address)))
+            seconds = end + rng.choice([1, 2000])
+    rows.sort()
+
+    def told_in(store: AssignmentStore, folder: Path) -> tuple[list[Any], int]:
+        folder.mkdir()
+        log, rotated, before = Log(store, folder / "log"), [], 0
+        for number, (first, until) in enumerate([(4000, 9000), (11_000, 17_000), (25_000, 30_000)]):
+            log.write(*(text for seconds, text in rows if before <= seconds < first))
+            if number != 1:
+                log.read(first)
+            log.write(*(text for seconds, text in rows if first <= seconds < until))
+            rotated.append(log.rotate(f"log.{9 - number}"))
+            os.utime(rotated[-1], (at(until) / 1000, at(until) / 1000))
+            before = until
+        log.write(*(text for seconds, text in rows if seconds >= before))
+        log.read(41_000)
+        written.clear()
+        for path in rotated:
+            log.read(42_000, path)
+        assert spans(store) == []
+        with store.reading() as connection:
+            found = [
+                [*one.network.split(), *map(int, (one.start, one.end, one.ending)), one.subscriber]
+                for table in (assignments, current)
+                for one in connection.execute(select(table))
+            ]
+        return sorted(found), max(written)
+
+    with AssignmentStore(tmp_path / "whole.db") as other:
+        whole, most = told_in(other, tmp_path / "whole")
+    monkeypatch.setattr(stores, "_AT_ONCE", 20)
+    found, count = told_in(store, tmp_path / "parts")
+    assert found == whole
+    assert count < most / 2
 
 
 def test_what_was_read_by_other_names_before_is_not_missing(
