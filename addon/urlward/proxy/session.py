@@ -918,8 +918,8 @@ class Session(HttpEnds, Member):
             self._not_connected(None)
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
-        # Nothing will come any more, nor an error; but for a moment a link may be down, and what has come is the
-        # client's.
+        # Nothing will come any more, nor an error; but for a moment a link may be down, and what has come
+        # goes on to the client.
         astray = self._astray = 0 if self._client.waiting or self.has_way() else self._astray + 1
         left, relay = self._leaves, self._relay
         # An origin may send the head of an answer for days.
