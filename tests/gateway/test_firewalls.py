@@ -373,6 +373,9 @@ def test_statements_that_have_no_json_are_passed_over() -> None:
         ("iifname != lan0 tcp dport 80 notrack", OWN, False),
         ("tcp dport 80 fib daddr type local notrack", OWN, False),
         ("udp dport 53 notrack", OWN, False),
+        ("iifname lan0 accept; notrack", OWN, False),
+        ("iifname dmz0 jump other", OWN, False),
+        ("iifname wan0 accept; ip saddr 192.0.2.9 return; tcp dport 80 notrack", OWN, True),
     ],
 )
 def test_connections_that_are_tracked_otherwise_or_not_at_all(
@@ -380,7 +383,10 @@ def test_connections_that_are_tracked_otherwise_or_not_at_all(
 ) -> None:
     ways = "chain in { type filter hook prerouting priority raw; %s; }"
     back = "chain out { type filter hook output priority raw; oifname lan0 ct zone set 5; notrack; }"
-    lines = said(setup, rules=f"table inet fw {{ {ways % rule}; {back}; }}")
+    late = "chain late { type filter hook prerouting priority mangle; notrack; }"
+    lines = said(
+        setup, rules=f"table inet fw {{ chain other {{ notrack; }}; {ways % rule}; {back}; {late}; }}"
+    )
     assert [line.partition(":")[0] for line in lines] == ["table inet fw, chain in"] * named
 
 

@@ -143,6 +143,39 @@ async def test_what_leads_out_by_an_address_that_is_gone_ends(
     await rig.settled()
 
 
+async def test_a_slow_client_gets_what_has_come_by_an_address_that_is_gone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await flood(writer)
+
+    await rig.start(serve)
+    _, writer = await rig.connect()
+    writer.write(GET % b"x")
+    await held_back(rig, upload=False)
+    monkeypatch.setattr(connection, "_local_until", {})
+    monkeypatch.setattr(connection, "is_local", lambda *_: False)
+    session, now = rig.session, time.monotonic()
+    for later in range(1, 4):
+        session.touch(now + later * GONE_AFTER)
+    assert session._client.open
+    session.cut()
+    writer.transport.abort()
+    await rig.settled()
+
+
+def test_an_address_is_this_machines_though_all_its_ports_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise OSError(errno.EADDRINUSE, "")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(socket, "socket", Busy)
+        assert is_local("127.0.0.1")
+
+
 async def test_what_is_neither_is_judged_before_it_is_relayed(rig: Rig) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"you said " + await reader.read(65536))

@@ -24,6 +24,9 @@ type Listing = Sequence[Mapping[str, Any]]
 _MARKED_AT = -145
 """Priority of our chain at ``prerouting`` that marks."""
 
+_TRACKED_AT = -200
+"""Priority of the kernel's that tracks connections; `notrack` behind it does nothing."""
+
 _TRANSPORTS = {"tcp": 6, "udp": 17}
 _OTHER_HEADERS = ("icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "tcp", "udp")
 _NO_CONDITIONS = frozenset(
@@ -123,6 +126,9 @@ def closed(
         ways_out: interface that leads to origins, by family; a family without one is not routed.
     """
     packets = list(_packets(setup, interfaces, ports, families, ways_out))
+    clients = [
+        _Packet(n, "tcp", port, i, way_out="lo") for n in families for i in interfaces for port in ports
+    ]
     said = []
     tables = [one["table"] for one in listing if "table" in one]
     passed_over = {("inet", TABLE)}
@@ -136,43 +142,38 @@ def closed(
         lost = [one for one in met if not rules.let_through(chain, one)]
         if lost:
             said.append(_line(chain, lost, listing))
-    clients = [
-        _Packet(n, "tcp", port, i, way_out="lo") for n in families for i in interfaces for port in ports
-    ]
-    said += _otherwise_tracked(listing, clients, passed_over, zones=setup.source != "kept")
+        if chain["hook"] == "prerouting" and chain.get("prio", 0) < _TRACKED_AT:
+            of_these = [one for one in clients if one.version in versions]
+            if untracking := rules.untracking(chain["name"], of_these):
+                said.append(
+                    f"table {chain['family']} {chain['table']}, chain {untracking}: has clients' connections "
+                    "untracked, so that what is to be filtered hangs: except from notrack what comes in by "
+                    "gateway.interfaces"
+                )
+    if setup.source != "kept":
+        said += _zones(listing, clients, passed_over)
     return said
 
 
-def _otherwise_tracked(
-    listing: Listing, clients: Sequence[_Packet], passed_over: Collection[tuple[str, str]], *, zones: bool
+def _zones(
+    listing: Listing, clients: Sequence[_Packet], passed_over: Collection[tuple[str, str]]
 ) -> Iterator[str]:
-    """Foreign chains that keep clients' connections from being tracked, and so redirected or marked; or give
-    them a zone, of which the kernel does not tell where one went before it was redirected."""
-    hooks = {
-        (one["family"], one["table"], one["name"]): one["hook"]
-        for one in (each.get("chain", {}) for each in listing)
-        if "hook" in one
+    """Foreign chains that give clients' connections a zone, of which the kernel does not tell where one went
+    before it was redirected."""
+    rules = [one["rule"] for one in listing if "rule" in one]
+    chains = {
+        (rule["family"], rule["table"], rule["chain"]): None
+        for rule in rules
+        if (rule["family"], rule["table"]) not in passed_over
+        and any(map(_gives_zone, rule.get("expr", ())))
+        and any(all(_holds(part, one) is not False for part in rule["expr"]) for one in clients)
     }
-    found: dict[tuple[str, str, str], str] = {}
-    for rule in (one["rule"] for one in listing if "rule" in one):
-        place, parts = (rule["family"], rule["table"], rule["chain"]), rule.get("expr", ())
-        if place[:2] in passed_over:
-            continue
-        zone = zones and any(map(_gives_zone, parts))
-        untracked = any(isinstance(part, dict) and "notrack" in part for part in parts)
-        met = [[_holds(part, one) for part in parts] for one in clients if zone or untracked]
-        if zone and any(False not in holds for holds in met):
-            found[place] = (
-                "gives clients' connections a zone in both directions, so that the filter does not learn "
-                "where one was to go, and closes it: ct original zone set, or gateway.keep_source"
-            )
-        elif untracked and hooks.get(place, "prerouting") == "prerouting" and any(map(all, met)):
-            found[place] = (
-                "has clients' connections untracked, so that what is to be filtered hangs: except from "
-                "notrack what comes in by gateway.interfaces"
-            )
-    for (family, table, chain), what in found.items():
-        yield f"table {family} {table}, chain {chain}: {what}"
+    for family, table, chain in chains:
+        yield (
+            f"table {family} {table}, chain {chain}: gives clients' connections a zone in both "
+            "directions, so that the filter does not learn where one was to go, and closes it: ct original "
+            "zone set, or gateway.keep_source"
+        )
 
 
 def _gives_zone(part: Any) -> bool:
@@ -330,6 +331,20 @@ class _Rules:
         """Whether a base chain may let a packet through."""
         fate = self._walk(chain["name"], packet)
         return fate is _Fate.MAY_PASS or (fate is _Fate.GOES_ON and chain.get("policy") != "drop")
+
+    def untracking(self, chain: str, packets: Sequence[_Packet]) -> str:
+        """The chain, of this one and those it jumps to, that for certain has some of these packets untracked;
+        empty for none."""
+        for parts in self._chains.get(chain, ()):
+            met = [one for one in packets if all(_holds(part, one) for part in parts)]
+            for part in parts if met else ():
+                if isinstance(part, dict) and "notrack" in part:
+                    return chain
+                target = _member(_member(part, "jump") or _member(part, "goto"), "target")
+                if target and (found := self.untracking(target, met)):
+                    return found
+            packets = [one for one in packets if self._meet(parts, one) is None]
+        return ""
 
     def _walk(self, chain: str, packet: _Packet) -> _Fate:
         """The fate of a packet in a chain, to which thousands of rules may jump; the kernel has no loops."""

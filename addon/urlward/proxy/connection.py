@@ -4,6 +4,7 @@ asyncio's transports and tasks are most of what a connection costs; here are nei
 buffers beside the socket, so that it can begin in the midst of a connection, and inside another.
 """
 
+import errno
 import socket
 import ssl
 import struct
@@ -120,8 +121,8 @@ def is_local(host: str, *scope: int) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((host, 0, *scope))
-        except OSError:
-            return False
+        except OSError as e:
+            return e.errno != errno.EADDRNOTAVAIL  # all ports of it may be in use
     return True
 
 
