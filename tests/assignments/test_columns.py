@@ -68,6 +68,28 @@ def test_blocks_of_ports_with_events(store: AssignmentStore, tmp_path: Path) -> 
     assert held(store, A, 50, 2048) == ["100.64.0.6"]
 
 
+@pytest.mark.parametrize(("add", "delete"), [("ADD", "DELETE"), ("4", "5"), ("create", "DEL44")])
+def test_the_same_port_of_another_protocol(
+    sqlite_store: AssignmentStore, tmp_path: Path, add: str, delete: str
+) -> None:
+    """As collectors of NetFlow and IPFIX write each translation."""
+    path = tmp_path / "nel.csv"
+    rows = [
+        (0, add, "TCP", 5), (100, add, "UDP", 6), (130, delete, "17", 6), (200, add, "UDP", 5),
+        (230, delete, "UDP", 5), (600, delete, "6", 5), (700, add, "0", 7), (800, add, "unheard-of", 8),
+    ]  # fmt: skip
+    path.write_text(
+        "ts,evt,pr,sa,xsa,xsp\n"
+        + "".join(f"{at(t)},{event},{pr},100.64.0.{host},{A},40000\n" for t, event, pr, host in rows)
+    )
+    columns = {"from": "ts", "event": "evt", "protocol": "pr", "subscriber": "sa"}
+    done = read(sqlite_store, "ports", path, ReadOptions(columns | {"address": "xsa", "first_port": "xsp"}))
+    assert (done.rows, done.skipped) == (8, 1)
+    assert intervals(sqlite_store, A) == [
+        ("100.64.0.5", 0, 600, "TOLD"), ("100.64.0.7", 700, None, "NONE")
+    ]  # fmt: skip
+
+
 def test_columns_by_other_names(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("ip\twho\tbegin\tlow\thigh\n198.51.100.7\tanna\t2026-11-18 12:00:00\t10\t20\n")

@@ -2,7 +2,8 @@
 
 CSV by its columns: exports of assignments, and translators' logs of port blocks. A row has the whole interval
 where it has both times. One with its beginning alone holds until another row says otherwise. Where there is
-an ``event``, a row is the beginning or the end of one at its ``from``.
+an ``event``, a row is the beginning or the end of one at its ``from``. One whose ``protocol`` is not TCP is
+passed over: the same port may be somebody else's there, or be over while this goes on.
 
 ISC dhcpd's lease file (dhcpd.leases(5)), IPv4. A lease is written anew at each change. One that is not active
 any more ended at its ``ends``; a free one of two minutes at most may have been an offer alone.
@@ -69,15 +70,24 @@ MOST = 255
 """Characters of a subscriber's or session's name."""
 _DIGEST = 8
 
-COLUMNS = ("address", "subscriber", "from", "to", "first_port", "last_port", "ports", "session", "event")
+COLUMNS = (
+    "address", "subscriber", "from", "to", "first_port", "last_port", "ports", "session", "event", "protocol",
+)  # fmt: skip
 _NEEDED = COLUMNS[:3]
 
 _BEGINS = frozenset(
-    "allocate allocated alloc assign assigned add added start begin map mapped a".split()  # noqa: SIM905
+    "allocate allocated alloc assign assigned add added create created start begin map mapped a "  # noqa: SIM905
+    "add44 add64 add44bib addpblk 1 4 6 8 14 16".split()
 )
 _ENDS = frozenset(
-    "release released free freed delete deleted deallocate stop end unmap unmapped r".split()  # noqa: SIM905
+    "release released free freed delete deleted deallocate stop end unmap unmapped r "  # noqa: SIM905
+    "del44 del64 del44bib delpblk 2 5 7 9 15 17".split()
 )
+"""Words, those of nfdump, and numbers of RFC 8158 (section 4.3) that Junos has for nothing else."""
+
+_TCP = ("tcp", "6", "-", "", "0", "ip", "any")
+"""TCP, or all: a block of ports may be of one protocol or not."""
+_NO_TCP = ("udp", "icmp", "icmp6", "icmpv6", "ipv6-icmp", "gre", "esp", "sctp")
 
 _NOT_CSV = "not CSV: a quote or a line break out of place, or a field that is too long"
 
@@ -268,6 +278,11 @@ class ColumnsParser(Parser):
 
     def _sightings(self, row: Sequence[str]) -> list[Sighting]:
         of, zone = self._columns, self._options.zone
+        protocol = row[of["protocol"]].strip().casefold() if "protocol" in of else ""
+        if protocol not in _TCP:
+            if not protocol.isdecimal() and protocol not in _NO_TCP:
+                raise RowError("a protocol that is not known here")
+            return []
         what = (*place_of(row[of["address"]].strip()), *_ports(row, of))
         since = moment_of(row[of["from"]], zone)
         subscriber = name_of(row[of["subscriber"]].strip())
@@ -560,7 +575,6 @@ class PortBlock(NamedTuple):
 
 
 _WHERE = ("inside", "outside", "first", "last")
-_TCP = ("tcp", "6", "-", "")
 
 # Between two words of an event is some text at most: to look for the second anywhere behind each that could
 # be the first takes a long line of anybody's for ever.
