@@ -306,22 +306,23 @@ def test_several_nodes_make_and_drop_at_the_same_time(url: str) -> None:
 def test_a_file_that_two_nodes_begin_at_once_is_read_once(
     store: AssignmentStore, other: AssignmentStore, tmp_path: Path
 ) -> None:
-    """None of them finds that the other has begun it, or its source, before it does so itself."""
+    """None of them finds that the other has begun it, or its source, before it is about to do so itself."""
     path = tmp_path / "a.csv"
     path.write_text(f"address,subscriber,from\n{A},anna,2026-11-18T11:00:00Z\n")
     begun: list[str] = []
 
     def begins(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        for table in ("assignment_sources", "assignment_files"):
-            if statement.startswith(f"INSERT INTO {table}") and table not in begun:
-                begun.append(table)
-                if table == "assignment_sources":
+        for beginning in ("INSERT INTO assignment_sources", "SELECT pg_advisory_xact_lock"):
+            if statement.startswith(beginning) and beginning not in begun:
+                begun.append(beginning)
+                if len(begun) == 1:
                     other.source("csv", "csv", "b.csv")
                 else:
                     read(other, "csv", path)
 
     event.listen(store.engine, "before_cursor_execute", begins)
     read(store, "csv", path)
+    assert len(begun) == 2
     (shown,) = store.status()
     assert (shown["rows"], len(shown["files"]), held(store, A, 0)) == (1, 1, ["anna"])
 
