@@ -962,8 +962,10 @@ class Session(HttpEnds, Member):
     def cut(self) -> None:
         """Close all connections at once."""
         self._give_up()
-        if self._lingers is None and not self.idle():
-            # Nor is what the system has yet to send, of megabytes perhaps, to go on, unless it is our answer.
+        whole = self._relay.unanswered and not self._client.waiting
+        if self._lingers is None and not (whole or self.idle()):
+            # Nor is what the system has yet to send, of megabytes perhaps, to go on, unless that is our
+            # answer or whole responses.
             self._client.reset()
         for connection in (self._client, self._server):
             if connection is not None:
