@@ -115,6 +115,15 @@ def test_what_fields_tell_of_the_url_is_judged_as_well(
         assert (answer.hosts, answer.target) == ((host,), path), "it goes on under its own names"
 
 
+def test_fields_that_are_judged_again_take_no_more_room_than_they_came_in() -> None:
+    lines = b"\r\n".join(b"Forwarded: %d" % n for n in range(900))
+    head = read_request_head(b"GET / HTTP/1.1\r\nHost: plain.example\r\n%b\r\n\r\n" % lines)
+    names = guard().answer_head(head, Place(make_context()), make_context().client)
+    assert isinstance(names, Names)
+    assert isinstance(names.forwarded, bytes), "a thousand parts take ten times that"
+    assert len(names.forwarded) < len(lines)
+
+
 def test_what_cannot_be_read_is_counted_once() -> None:
     g = guard()
     for host in ("plain.example", "blocked.example", "a b"):

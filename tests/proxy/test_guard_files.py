@@ -130,7 +130,7 @@ def test_what_servers_give_back_is_not_learned(
         f"{request_line} /a HTTP/1.1\r\nHost: plain.example\r\nContent-Length: {length}\r\n"
         f"{field}\r\n\r\n".encode()
     )
-    names = Names(("plain.example",), (80,), "192.0.2.66", "/a", forwarded=head.fields.forwarded)
+    names = Names(("plain.example",), (80,), "192.0.2.66", "/a", forwarded=field.encode())
     answer = guard(learner=learner).known_file(LISTED, FILE, names, make_context().client, head)
     assert answer is not None, "it is cut all the same"
     assert bool(learner.matches) is (learned and "plain" in field)

@@ -1217,3 +1217,28 @@ async def test_a_reload_takes_back_what_the_system_has_yet_to_send(rig: Rig) -> 
         await reader.read()
     writer.close()
     await rig.settled()
+
+
+async def test_responses_that_are_whole_reach_their_client_though_the_next_never_comes(rig: Rig) -> None:
+    size = 200_000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        await reader.read()
+
+    await rig.start(serve)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", rig.port))
+        await loop.sock_sendall(client, GET % b"a" + GET % b"b")
+        await until(lambda: list(rig.addon.live) and getattr(rig.session._relay, "_answered", None))
+        assert not rig.session._client.waiting
+        rig.session.cut()
+        found = 0
+        while data := await loop.sock_recv(client, 1 << 16):
+            found += len(data)
+    assert found > size
+    await rig.settled()

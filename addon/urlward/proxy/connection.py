@@ -150,9 +150,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_closing", "_end_wanted", "_events", "_fd", "_out", "_owner", "_paused", "_poller", "_shakes",
-        "_share", "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full", "gone",
-        "peer", "receive", "tls",
+        "_closing", "_end_wanted", "_events", "_fd", "_local", "_out", "_owner", "_paused", "_poller",
+        "_shakes", "_share", "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full",
+        "gone", "peer", "receive", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -163,6 +163,8 @@ class Connection:
         self._share = owner.share
         self._sock = sock
         self._fd = sock.fileno()
+        self._local = ""
+        """The address that it is from, once that was looked at."""
         self._out = bytearray()
         self._size = _READ
         self._events = events
@@ -195,13 +197,14 @@ class Connection:
 
         Where a lease has brought another, what is sent goes nowhere, and nothing says so for minutes.
         """
+        now = perf_counter()
+        if now < _local_until.get(self._local, 0.0):
+            return True
         try:
-            host, _, *scope = self._sock.getsockname()
-            now = perf_counter()
-            if now >= _local_until.get(host, 0.0):
-                if not is_local(host, *scope):
-                    return False
-                _local_until[host] = now + LOCAL_FOR
+            self._local, _, *scope = self._sock.getsockname()
+            if not is_local(self._local, *scope):
+                return False
+            _local_until[self._local] = now + LOCAL_FOR
         except OSError:  # no descriptor to ask with
             pass
         return True

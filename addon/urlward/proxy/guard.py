@@ -270,7 +270,7 @@ class Guard:
                 verdict = self._verdict(names, client)
             asked = names
             if head.fields.forwarded and target and not verdict.blocked:
-                names = names._replace(forwarded=head.fields.forwarded)
+                names = names._replace(forwarded=b"\n".join(map(b":".join, head.fields.forwarded)))
                 asked, verdict = self._as_forwarded(names, verdict, client)
             listed = verdict is not PASS and verdict.listed
             if listed and head.method == b"CONNECT" and self._shows_page and place.ours and len(hosts) == 1:

@@ -89,7 +89,8 @@ class Names(NamedTuple):
         target: path and query as sent, a byte string; empty for CONNECT and for what is not HTTP.
         tls: whether it is TLS that goes by these names.
         told: whether the log has said that it would be blocked, where nothing is.
-        forwarded: as `RequestFields.forwarded`, of a request that has passed.
+        forwarded: lines of `RequestFields.forwarded`, of a request that has passed: in parts they would take
+            many times the room, for as long as it is under way.
     """
 
     hosts: tuple[str, ...]
@@ -98,7 +99,7 @@ class Names(NamedTuple):
     target: str
     tls: bool = False
     told: bool = False
-    forwarded: Sequence[tuple[bytes, bytes]] = ()
+    forwarded: bytes = b""
 
 
 NO_NAMES = Names((), (), "", "")
@@ -114,7 +115,8 @@ def as_forwarded(names: Names) -> list[Names]:
     """
     hosts: dict[str, None] = {}
     targets: dict[str, None] = {}
-    for name, value in names.forwarded:
+    for line in names.forwarded.splitlines():
+        name, _, value = line.partition(b":")
         text = value.decode("latin-1")
         if name[-1:] in b"lL":
             text = _ORIGIN_OF_URL("", text)

@@ -920,7 +920,8 @@ class Session(HttpEnds, Member):
             self._relay.origin.touch(now)
         # Nothing will come any more, nor an error; but for a moment a link may be down, and what has come
         # goes on to the client.
-        astray = self._astray = 0 if self._client.waiting or self.has_way() else self._astray + 1
+        has_way = self.active or self._client.waiting or self.has_way()
+        astray = self._astray = 0 if has_way else self._astray + 1
         left, relay = self._leaves, self._relay
         # An origin may send the head of an answer for days.
         leaves = self._leaves = relay.pending[0] if self._client.at_end and relay.unanswered else None
@@ -961,8 +962,10 @@ class Session(HttpEnds, Member):
     def cut(self) -> None:
         """Close all connections at once."""
         self._give_up()
-        if self._lingers is None and not self.idle():
-            # Nor is what the system has yet to send, of megabytes perhaps, to go on, unless it is our answer.
+        whole = self._relay.unanswered and not self._client.waiting
+        if self._lingers is None and not (whole or self.idle()):
+            # Nor is what the system has yet to send, of megabytes perhaps, to go on, unless that is our
+            # answer or whole responses.
             self._client.reset()
         for connection in (self._client, self._server):
             if connection is not None:
