@@ -245,6 +245,30 @@ def test_an_end_that_empties_the_addresses_of_its_row(sqlite_store: AssignmentSt
     radius.close()
 
 
+def test_such_an_end_in_an_hour_that_the_clock_showed_twice(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    url, radius = radacct_in(tmp_path)
+    source = sqlite_store.source("radacct", "radacct", url)
+    options = ReadOptions(zone=ZoneInfo("Europe/Berlin"))
+    radius.execute("INSERT INTO radacct VALUES ('s1', 'anna', '2026-10-25 01:00:00', NULL, NULL, ?)", (A,))
+    import_radacct(sqlite_store, source, url, options, 1_792_900_000)
+    radius.execute("UPDATE radacct SET acctstoptime = '2026-10-25 02:30:00', framedipaddress = NULL")
+    radius.close()
+    import_radacct(sqlite_store, source, url, options, 1_793_000_000)
+    spans = [(one.end - one.start, one.ending.name) for one in sqlite_store.find(A, None, 0, at(0))]
+    assert spans == [(5_400_000, "TOLD"), (3_600_000, "DOUBT")]
+
+
+def test_a_view_whose_rows_lack_numbers(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    url, radius = radacct_in(tmp_path, ", radacctid INTEGER")
+    source = sqlite_store.source("radacct", "radacct", url)
+    radius.execute("INSERT INTO radacct VALUES ('s1', 'anna', ?, NULL, NULL, ?, NULL)", (at(0) // 1000, A))
+    radius.close()
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(100) / 1000)
+    assert held(sqlite_store, A, 50) == ["anna"]
+
+
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
 def test_a_table_is_read_on_whatever_the_zone_of_its_database(
     sqlite_store: AssignmentStore, postgresql: str, kind: str

@@ -83,7 +83,7 @@ class SightingKind(IntEnum):
     DECLINED = 6
     """Whoever has it gave it back at start (0: the source does not say when), since somebody else uses it."""
     STOPPED = 7
-    """The session ended at start, whatever it had."""
+    """The session ended at start, or since seen, whatever it had."""
     OVER = 8
     """As ENDED, if it was the subscriber's from start on; else it may never have been."""
 

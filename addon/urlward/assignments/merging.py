@@ -144,7 +144,7 @@ class Merger:
             if sighting[9] == _RESTARTED:
                 self._end_sessions(sighting[8], sighting[4])
             elif sighting[9] == _STOPPED:
-                if not self._end_session(sighting[8], sighting[4]):
+                if not self._end_session(sighting[8], sighting[4], sighting[4] - sighting[6]):
                     ended = ["", LAST_PORT, 0, sighting[4], 0, Ending.TOLD, "", sighting[8]]
                     self._miss((0, 0), ended, self.gaps)
             else:

@@ -158,7 +158,7 @@ def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> l
     """Parse rows; faults, and how far the rows go, are added to a result."""
     sightings: list[Sighting] = []
     for number, row in enumerate(rows, result.rows + 1):
-        result.last = max(result.last, getattr(row, _NUMBER, 0))
+        result.last = max(result.last, getattr(row, _NUMBER, 0) or 0)  # a view's may lack some
         try:
             found, changed = _sightings(row, options)
         except ValueError as e:
@@ -258,6 +258,6 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
                 found += held_from(what, start, subscriber, session, changed)
     if stop and session and not found:
         # FreeRADIUS empties what an end does not name, and it has to name nothing but the session.
-        ended = stop.first
-        found.append((0, "", 0, LAST_PORT, ended, ended, ended, "", session, int(SightingKind.STOPPED)))
+        ended = stop.last, stop.last, stop.first
+        found.append((0, "", 0, LAST_PORT, *ended, "", session, int(SightingKind.STOPPED)))
     return found, changed
