@@ -218,6 +218,21 @@ def test_addresses_that_change_within_a_session(
         assert ("?" * (verdict == "ambiguous") + " ".join(names)) == expected, (address, seconds)
 
 
+def test_an_update_that_a_server_had_no_answer_for(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """It is sent again behind its session's Stop, by a server that does not say how late: its session is over
+    all the same, and the next one's goes on. One of the same name that begins later is another."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(
+        written("Start", 0, took=None), written("Stop", 300, took=300),
+        written("Start", 302, "berta", Acct_Session_Id="s2"), written(UPDATE, 305, took=298),
+    )  # fmt: skip
+    log.read(310)
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), ("berta", 302, None, "NONE")]
+    log.write(written("Stop", 900, "berta", Acct_Session_Id="s2"), written(UPDATE, 1500, took=200))
+    log.read(1600)
+    assert intervals(sqlite_store, A)[1:] == [("berta", 302, 900, "TOLD"), ("anna", 1300, None, "NONE")]
+
+
 def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)
