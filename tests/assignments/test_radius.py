@@ -247,6 +247,29 @@ def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentS
     assert told(sqlite_store, 650, B) == ("one", ["anna"])
 
 
+def test_a_session_that_goes_on_behind_an_end_that_was_none(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As in MySQL, when a part of its server restarts; an update that is told late behind a Stop is none."""
+    url, radius = radacct_in(tmp_path, ", acctsessiontime INTEGER")
+    source = sqlite_store.source("radacct", "radacct", url)
+    row = "INSERT INTO radacct VALUES (?, ?, ?, NULL, NULL, ?, 0)"
+    radius.executemany(row, [("s1", "anna", at(0) // 1000, A), ("s2", "berta", at(0) // 1000, B)])
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(100) / 1000)
+    radius.execute("UPDATE radacct SET acctstoptime = ?, acctsessiontime = 300", (at(300) // 1000,))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(310) / 1000)
+    update = "UPDATE radacct SET acctupdatetime = ?, acctsessiontime = ? WHERE acctuniqueid = ?"
+    radius.executemany(update, [(at(600) // 1000, 600, "s1"), (at(305) // 1000, 298, "s2")])
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(610) / 1000)
+    assert [held(sqlite_store, address, 605) for address in (A, B)] == [["anna"], []]
+    radius.execute("UPDATE radacct SET acctstoptime = ? WHERE username = 'anna'", (at(900) // 1000,))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(1000) / 1000)
+    radius.close()
+    assert [told(sqlite_store, seconds) for seconds in (450, 899, 950)] == [
+        ("one", ["anna"]), ("one", ["anna"]), ("none", [])
+    ]  # fmt: skip
+
+
 def test_an_end_that_empties_the_addresses_of_its_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     """As FreeRADIUS's queries do where it names none."""
     url, radius = radacct_in(tmp_path)
