@@ -493,7 +493,8 @@ class Merger:
             else:
                 self._follow(key, held, new)
         elif said == _OVER:
-            if same and held and start in (held[_START], held[_SEEN]):
+            if held and start in (held[_START], held[_SEEN]):
+                new[_SUBSCRIBER] = held[_SUBSCRIBER]
                 self._ended(key, held, new)
         elif said == _ENDED:
             self._ended(key, held if same else None, new)
