@@ -138,6 +138,24 @@ def test_what_an_option_says_is_the_subscriber(sqlite_store: AssignmentStore, tm
     assert intervals(sqlite_store, A)[0][0] == "line 5"
 
 
+@pytest.mark.parametrize("over", ["free", "released"])
+def test_what_an_option_said_is_not_in_a_lease_that_is_over(
+    sqlite_store: AssignmentStore, tmp_path: Path, over: str
+) -> None:
+    path = tmp_path / "dhcpd.leases"
+    options = ReadOptions({"subscriber": "agent.circuit-id"})
+    line, other = (f'  option agent.circuit-id "line {number}";\n' for number in (5, 6))
+    path.write_text(
+        lease(0, when(1000), more=line) + lease(500, when(1500), more=line) + lease(500, when(700), over)
+        + lease(800, when(1800), who=OTHER, more=other) + lease(800, when(1800), over, who=OTHER)
+        + lease(2000, when(3000), over) + lease(4000, when(5000), more=line) + lease(3500, when(4500), over)
+    )  # fmt: skip
+    assert read(sqlite_store, "isc", path, options).skipped == 0
+    assert intervals(sqlite_store, A) == [
+        ("line 5", 0, 700, "TOLD"), ("line 6", 800, 1800, "TOLD"), ("line 5", 4000, 5000, "EXPIRY")
+    ]  # fmt: skip
+
+
 def test_a_lease_that_is_not_all_there_is_read_later(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "dhcpd.leases"
     whole = HEAD + lease(0, when(100)) + lease(50, when(150))

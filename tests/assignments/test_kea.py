@@ -153,6 +153,26 @@ def test_another_column_names_the_subscriber(sqlite_store: AssignmentStore, tmp_
         read(sqlite_store, "kea", path, ReadOptions({"subscriber": "line"}))
 
 
+def test_a_name_that_a_lease_has_no_more_when_it_is_over(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Kea empties the hostname of what it reclaims."""
+    path = tmp_path / "leases.csv"
+
+    def named(text: str) -> str:
+        return text.replace(",0,0,,", ",0,0,desk-1,")
+
+    path.write_text(
+        HEADER4 + named(line(0)) + named(line(50)) + line(50, state=2) + named(line(200)) + line(260, state=2)
+        + named(line(400)) + named(line(400, 0)) + line(400, 0, state=2) + named(line(600)) + line(600, 0)
+    )  # fmt: skip
+    assert read(sqlite_store, "kea", path, ReadOptions({"subscriber": "hostname"})).skipped == 0
+    assert intervals(sqlite_store, A) == [
+        ("desk-1", 0, 150, "TOLD"), ("desk-1", 200, 300, "EXPIRY"), ("desk-1", 400, 500, "RELEASED"),
+        ("desk-1", 600, 700, "EXPIRY"),
+    ]  # fmt: skip
+
+
 def test_bad_lines_are_counted(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "leases.csv"
     bad = [

@@ -218,6 +218,21 @@ def test_addresses_that_change_within_a_session(
         assert ("?" * (verdict == "ambiguous") + " ".join(names)) == expected, (address, seconds)
 
 
+def test_an_update_that_a_server_had_no_answer_for(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """It is sent again behind its session's Stop, by a server that does not say how late: its session is over
+    all the same, and the next one's goes on. One of the same name that begins later is another."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(
+        written("Start", 0, took=None), written("Stop", 300, took=300),
+        written("Start", 302, "berta", Acct_Session_Id="s2"), written(UPDATE, 305, took=298),
+    )  # fmt: skip
+    log.read(310)
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), ("berta", 302, None, "NONE")]
+    log.write(written("Stop", 900, "berta", Acct_Session_Id="s2"), written(UPDATE, 1500, took=200))
+    log.read(1600)
+    assert intervals(sqlite_store, A)[1:] == [("berta", 302, 900, "TOLD"), ("anna", 1300, None, "NONE")]
+
+
 def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)
@@ -230,6 +245,29 @@ def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentS
     assert told(sqlite_store, 650) == ("none", [])
     assert told(sqlite_store, 300, B) == ("ambiguous", ["anna"])
     assert told(sqlite_store, 650, B) == ("one", ["anna"])
+
+
+def test_a_session_that_goes_on_behind_an_end_that_was_none(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As in MySQL, when a part of its server restarts; an update that is told late behind a Stop is none."""
+    url, radius = radacct_in(tmp_path, ", acctsessiontime INTEGER")
+    source = sqlite_store.source("radacct", "radacct", url)
+    row = "INSERT INTO radacct VALUES (?, ?, ?, NULL, NULL, ?, 0)"
+    radius.executemany(row, [("s1", "anna", at(0) // 1000, A), ("s2", "berta", at(0) // 1000, B)])
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(100) / 1000)
+    radius.execute("UPDATE radacct SET acctstoptime = ?, acctsessiontime = 300", (at(300) // 1000,))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(310) / 1000)
+    update = "UPDATE radacct SET acctupdatetime = ?, acctsessiontime = ? WHERE acctuniqueid = ?"
+    radius.executemany(update, [(at(600) // 1000, 600, "s1"), (at(305) // 1000, 298, "s2")])
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(610) / 1000)
+    assert [held(sqlite_store, address, 605) for address in (A, B)] == [["anna"], []]
+    radius.execute("UPDATE radacct SET acctstoptime = ? WHERE username = 'anna'", (at(900) // 1000,))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(1000) / 1000)
+    radius.close()
+    assert [told(sqlite_store, seconds) for seconds in (450, 899, 950)] == [
+        ("one", ["anna"]), ("one", ["anna"]), ("none", [])
+    ]  # fmt: skip
 
 
 def test_an_end_that_empties_the_addresses_of_its_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

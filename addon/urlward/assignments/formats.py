@@ -99,6 +99,7 @@ _OVER = frozenset({"free", "backup", "expired", "released", "reset"})
 _OFFERED = 120_000
 """Milliseconds for which dhcpd offers an address. One that nobody took is written, too: as free, or as the
 failover peer's, with whom it was offered to, and up to when, from then or a later time on."""
+_HARDWARE = "hardware ethernet"
 _ABANDONED = "abandoned"
 """Declined by a client, or found in use; when, is not in the file."""
 
@@ -332,7 +333,7 @@ class IscParser(Parser):
     def __init__(self, options: ReadOptions) -> None:
         """Take what names the subscriber: ``hardware ethernet`` if nothing else is said."""
         options.only("subscriber")
-        self._wanted = options.columns.get("subscriber", "hardware ethernet")
+        self._wanted = options.columns.get("subscriber", _HARDWARE)
 
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read leases; what else the file has is passed over."""
@@ -362,7 +363,8 @@ class IscParser(Parser):
         state = fields.get("binding state", fields.get("") or "active")
         if state == _ABANDONED:
             return [(place, network, 0, LAST_PORT, 0, FOREVER, 0, "", "", int(SightingKind.DECLINED))]
-        subscriber = fields.get(self._wanted) or fields.get("hardware ethernet") or fields.get("uid")
+        named = fields.get(self._wanted)
+        subscriber = named or fields.get(_HARDWARE) or fields.get("uid")
         if state == "active" and subscriber is None:
             raise RowError("no subscriber")
         if subscriber is None or (state != "active" and state not in _OVER):
@@ -376,7 +378,10 @@ class IscParser(Parser):
         if said == SightingKind.ENDED and end == FOREVER:
             return []
         seen = end if said == SightingKind.ENDED else start
-        if state in ("free", "backup") and end - start <= _OFFERED:
+        # What a relay said, and the client of itself, is not kept any longer.
+        is_nameless = not named and self._wanted != _HARDWARE
+        was_offered = state in ("free", "backup") and end - start <= _OFFERED
+        if said == SightingKind.ENDED and (is_nameless or was_offered):
             said = SightingKind.OVER
         return [(place, network, 0, LAST_PORT, start, end, seen, name_of(subscriber), "", int(said))]
 
@@ -471,9 +476,10 @@ class KeaParser(Parser):
             if lifetime == 0 or fields[state] == _RELEASED:
                 said = SightingKind.RELEASED
             elif fields[state] == _RECLAIMED:
-                said = SightingKind.ENDED
+                # The client's hostname is not kept any longer.
+                said = SightingKind.ENDED if not self._wanted or fields[whose[0]] else SightingKind.OVER
             name = name_of(subscriber.replace("&#x2c", ","))
-            seen = until if said == SightingKind.ENDED else start
+            seen = until if said in (SightingKind.ENDED, SightingKind.OVER) else start
             found.sightings.append((place, network, 0, LAST_PORT, start, until, seen, name, "", int(said)))
         return found
 

@@ -85,7 +85,7 @@ class SightingKind(IntEnum):
     STOPPED = 7
     """The session ended at start, or since seen, whatever it had."""
     OVER = 8
-    """As ENDED, if it was the subscriber's from start on; else it may never have been."""
+    """As ENDED, of whoever had it from start on, and may be named no more; else it may never have been."""
 
 
 class Ending(IntEnum):

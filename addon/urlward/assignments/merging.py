@@ -471,7 +471,9 @@ class Merger:
         begun, ended, before = self._ends.get(whose, (0, 0, 0))
         # Without a name it may be another time by then.
         ended += 1 if session else -before if start != begun else 0
-        if said == _HELD and begun <= seen < ended:
+        # A server that had no answer tells it when it has one; how late that is, the session's length says.
+        late = start - begun if session and begun <= start < ended else 0
+        if said == _HELD and begun <= seen - late < ended:
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -491,7 +493,8 @@ class Merger:
             else:
                 self._follow(key, held, new)
         elif said == _OVER:
-            if same and held and start in (held[_START], held[_SEEN]):
+            if held and start in (held[_START], held[_SEEN]):
+                new[_SUBSCRIBER] = held[_SUBSCRIBER]
                 self._ended(key, held, new)
         elif said == _ENDED:
             self._ended(key, held if same else None, new)

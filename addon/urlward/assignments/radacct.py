@@ -31,6 +31,9 @@ from urlward.records import sql
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _NUMBER = "radacctid"
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
+_LASTED = "acctsessiontime"
+_OFF = 60_000
+"""Milliseconds by which that may be off: a session's beginning may be told late."""
 _MANY = 20_000
 _SOME = 500
 """Sessions that are asked for by their names at once."""
@@ -200,7 +203,7 @@ def _batches(
                 # Of types that are none of SQLAlchemy's; the names alone are wanted.
                 warnings.simplefilter("ignore", SAWarning)
                 there = {one["name"]: one["type"] for one in inspect(engine).get_columns(RADACCT)}
-            names = ["acctuniqueid", *_TIMES, *_ADDRESSES]
+            names = ["acctuniqueid", *_TIMES, _LASTED, *_ADDRESSES]
             is_numbered = isinstance(there.get(_NUMBER), Integer)
             names += [_NUMBER] if is_numbered else []
             for name in (wanted, "acctuniqueid", *_TIMES):
@@ -245,6 +248,11 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
     stop = moment_of(row.acctstoptime, options.zone) if row.acctstoptime else None
     seen = moment_of(row.acctupdatetime, options.zone) if row.acctupdatetime else start
     changed = max(start.last, seen.last, stop.last if stop else 0)
+    # FreeRADIUS's queries for MySQL update also what another's restart or a script has ended too early, and
+    # what is over, where that is told late: how long it lasts by then says which.
+    if stop and start.first <= stop.first < seen.first:
+        lasts = start.last + int(getattr(row, _LASTED, None) or 0) * 1000
+        stop = stop if lasts <= stop.last + _OFF else None
     subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid or ""))
     found: list[Sighting] = []
     for name in _ADDRESSES:
