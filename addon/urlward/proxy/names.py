@@ -115,7 +115,7 @@ def as_forwarded(names: Names) -> list[Names]:
     """
     hosts: dict[str, None] = {}
     targets: dict[str, None] = {}
-    for line in names.forwarded.splitlines():
+    for line in names.forwarded.split(b"\n") if names.forwarded else ():
         name, _, value = line.partition(b":")
         text = value.decode("latin-1")
         if name[-1:] in b"lL":
