@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from urlward.assignments.interval import AssignmentError, SightingKind, SightingSource
@@ -197,3 +198,14 @@ def test_a_source_that_two_nodes_begin_at_once_is_of_one_of_them(
         mine = sqlite_store.importing("csv", "csv", "a.csv", KeepingNode("gw1", 7), takes_over=False)
         with pytest.raises(AssignmentError, match="is read by another node"):
             begun.enter_context(mine)
+
+
+def test_a_server_waits_for_who_is_alone(postgresql: str) -> None:
+    """What a large gap is brought together with is computed meanwhile."""
+    options = "-c%20idle_in_transaction_session_timeout=60s"
+    with AssignmentStore(f"postgresql://urlward@/postgres?host={postgresql}&options={options}") as store:
+        source = store.source("alone", "csv", "/a")
+        with store.alone(source.id), store.changing() as connection:
+            assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+        with store.changing() as connection:
+            assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"

@@ -884,8 +884,10 @@ def _wait_for(connection: Connection, source: int) -> None:
     if connection.dialect.name == "sqlite":  # whoever has begun to write is the only one
         connection.execute(update(sources).where(sources.c.id == source).values(rows=sources.c.rows))
     else:
+        # What is written in it may take longer to be found than the server waits for who says nothing.
+        idle = "set_config('idle_in_transaction_session_timeout', '0', true)"
         connection.execute(
-            text("SELECT pg_advisory_xact_lock(:lock, :source)"), {"lock": _LOCK, "source": source}
+            text(f"SELECT pg_advisory_xact_lock(:lock, :source), {idle}"), {"lock": _LOCK, "source": source}
         )
 
 
