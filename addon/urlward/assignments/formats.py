@@ -476,7 +476,7 @@ class KeaParser(Parser):
             if lifetime == 0 or fields[state] == _RELEASED:
                 said = SightingKind.RELEASED
             elif fields[state] == _RECLAIMED:
-                # The client's hostname is not kept any longer.
+                # The client's hostname is emptied then, and what a relay said (the user context).
                 said = SightingKind.ENDED if not self._wanted or fields[whose[0]] else SightingKind.OVER
             name = name_of(subscriber.replace("&#x2c", ","))
             seen = until if said in (SightingKind.ENDED, SightingKind.OVER) else start
