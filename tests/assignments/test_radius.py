@@ -218,6 +218,38 @@ def test_addresses_that_change_within_a_session(
         assert ("?" * (verdict == "ambiguous") + " ".join(names)) == expected, (address, seconds)
 
 
+@pytest.mark.parametrize("next_began", [False, True])
+@pytest.mark.parametrize(
+    ("stop", "subscriber", "named"),
+    [
+        ({"User_Name": ""}, "User-Name", "anna"),
+        ({"User_Name": "", "Framed_IP_Address": ""}, "User-Name", "anna"),
+        ({"User_Name": "", "Calling_Station_Id": "02-00-00-00-00-01"}, "User-Name", "anna"),
+        ({}, "ADSL-Agent-Circuit-Id", "line 5"),
+    ],
+)
+def test_a_stop_has_the_name_of_its_session(
+    sqlite_store: AssignmentStore,
+    tmp_path: Path,
+    stop: dict[str, str],
+    subscriber: str,
+    named: str,
+    *,
+    next_began: bool,
+) -> None:
+    """Its own it need not have, nor that which names subscribers here."""
+    path = tmp_path / "detail"
+    following = written("Start", 600, "berta", Acct_Session_Id="s2", ADSL_Agent_Circuit_Id='"line 6"')
+    path.write_text(
+        written("Start", 0, ADSL_Agent_Circuit_Id='"line 5"')
+        + following * next_began
+        + written("Stop", 500, took=500, **stop)
+    )
+    assert read(sqlite_store, "detail", path, ReadOptions({"subscriber": subscriber})).skipped == 0
+    assert intervals(sqlite_store, A)[:1] == [(named, 0, 500, "TOLD")]
+    assert len(intervals(sqlite_store, A)) == 1 + next_began
+
+
 def test_an_update_that_a_server_had_no_answer_for(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     """It is sent again behind its session's Stop, by a server that does not say how late: its session is over
     all the same, and the next one's goes on. One of the same name that begins later is another."""

@@ -476,7 +476,7 @@ class KeaParser(Parser):
             if lifetime == 0 or fields[state] == _RELEASED:
                 said = SightingKind.RELEASED
             elif fields[state] == _RECLAIMED:
-                # The client's hostname is not kept any longer.
+                # The client's hostname is emptied then, and what a relay said (the user context).
                 said = SightingKind.ENDED if not self._wanted or fields[whose[0]] else SightingKind.OVER
             name = name_of(subscriber.replace("&#x2c", ","))
             seen = until if said in (SightingKind.ENDED, SightingKind.OVER) else start
@@ -536,7 +536,7 @@ class DetailParser(Parser):
             said, end = SightingKind.ENDED, at
         names = (_text(record.get(n, [""])[0]) for n in (self._wanted, "User-Name", "Calling-Station-Id"))
         subscriber = name_of(next(filter(None, names), ""))
-        if not subscriber:
+        if not subscriber and status != "Stop":
             raise RowError("nobody's")
         session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
         found = [
@@ -545,7 +545,7 @@ class DetailParser(Parser):
             for address in record.get(name, ())
             if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
         ]
-        if status == "Stop" and not found:
+        if status == "Stop" and not (found and subscriber):
             # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
             return [(0, "", 0, LAST_PORT, at, at, at, "", session, int(SightingKind.STOPPED))]
         return found

@@ -159,6 +159,8 @@ class Merger:
         for (session, seen, said), record in groupby(sightings, key=itemgetter(8, 6, 9)):
             some = [*record]
             if session and said in (_HELD, _ENDED):
+                if said == _ENDED:
+                    some = self._named(some)
                 there = self._others(some)
                 last = max((held[_SEEN] or held[_START] for held in there.values()), default=seen)
                 self._end_moved(some, there)
@@ -175,6 +177,20 @@ class Merger:
                         one for one in some if not self._told.setdefault(((one[0], one[2]), session), False)
                     ]
             yield from some
+
+    def _named(self, record: list[Sighting]) -> list[Sighting]:
+        """A session's end, by the name that the session has: an end need not have what it was taken from."""
+        _, _, _, _, start, _, _, subscriber, session, _ = record[0]
+        names = {
+            one[_SUBSCRIBER]
+            for key in self._sessions.get(session, ())
+            for one in (self._held.get(key), self._late.get(key), *self._followed.get((key, session), ()))
+            if one and one[_SESSION] == session and start <= one[_START] + SESSIONS_APART
+        }
+        if subscriber in names or len(names) != 1:
+            return record
+        (name,) = names
+        return [(*one[:7], name, *one[8:]) for one in record]
 
     def _others(self, record: Sequence[Sighting]) -> dict[Key, Held]:
         """What a session has, as was said before a record of it; or had, where another's has begun there."""
