@@ -60,8 +60,6 @@ class _ByTurns(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         """Called by Tornado."""
-        if "multipart" in headers.get("Content-Type", "").lower():
-            raise HTTPInputError("no form here has that kind, whose parts have heads of their own")
         return self._message.headers_received(start_line, headers)
 
     async def data_received(self, chunk: bytes) -> None:
@@ -122,6 +120,8 @@ class BoundedServer(HTTPServer):
         head = await read(*args, **kwargs)
         if head.count(b"\n") + head.count(b";") > _MOST_PARTS:
             raise HTTPInputError("a head of too many parts")
+        if b"multipart/form-data" in head.lower():
+            raise HTTPInputError("no form here is of that kind, whose parts have heads of their own")
         waiting = self._waiting
         waiting[network] += 1
         try:
