@@ -26,9 +26,10 @@ from urlward.feeds.source import FeedOrigin, FetchError, Validators
 
 LIST = b"# A feed.\n" + b"".join(b"host-%d.test\n" % number for number in range(3000))
 
-USER, PASSWORD, TOKEN = "subscriber", "pass:wörd-31337", "token-31337"
-PATH_KEY, QUERY_KEY = "path-key-31337", "query-key-31337"
-SECRETS = ("31337", "pass%3Aw", USER)
+USER, PASSWORD, TOKEN = "subscriber", "pass:wörd-731337", "token-731337"
+PATH_KEY, QUERY_KEY = "path-key-731337", "query-key-731337"
+SECRETS = ("731337", "pass%3Aw", USER)
+"""With a number that no port has, as tests' servers get whichever is free."""
 """What no message, `repr` or log may contain."""
 
 
@@ -127,7 +128,7 @@ http {{
         location = /plain {{ return 301 http://127.0.0.1:{http}/list.txt; }}
         location = /loop {{ return 302 /loop; }}
         location = /file {{ return 302 file:///etc/passwd; }}
-        location = /userinfo {{ return 302 https://someone:31337@127.0.0.1:{other}/list.txt; }}
+        location = /userinfo {{ return 302 https://someone:731337@127.0.0.1:{other}/list.txt; }}
         location = /nowhere {{ return 302 ""; }}
         location = /five {{ return 302 /four; }}
         location = /four {{ return 303 /three; }}

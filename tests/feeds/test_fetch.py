@@ -177,12 +177,12 @@ class TestCredentials:
     def test_basic(self, feeds: Server, scheme: str) -> None:
         origin = feeds.origin("/basic/list.txt", getattr(feeds, scheme), user=USER, password=PASSWORD)
         assert body(fetch(origin)) == LIST
-        assert refusal(dataclasses.replace(origin, password="31337")).reason == "unauthorized"
+        assert refusal(dataclasses.replace(origin, password="731337")).reason == "unauthorized"
         assert refusal(dataclasses.replace(origin, user=None, password=None)).reason == "unauthorized"
 
     def test_bearer(self, feeds: Server) -> None:
         assert body(fetch(feeds.origin("/bearer/list.txt", token=TOKEN))) == LIST
-        assert refusal(feeds.origin("/bearer/list.txt", token="31337")).reason == "unauthorized"
+        assert refusal(feeds.origin("/bearer/list.txt", token="731337")).reason == "unauthorized"
 
     @pytest.mark.parametrize("one_file", [False, True])
     def test_client_certificate(self, feeds: Server, one_file: bool) -> None:
@@ -333,19 +333,19 @@ class TestSecrets:
     def test_not_in_what_is_logged(self, feeds: Server, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         more = {"user": USER, "password": PASSWORD}
-        body(fetch(feeds.origin("/basic/list.txt?key=31337", **more)))
-        refusal(feeds.origin("/basic/../401?key=31337", **more))
+        body(fetch(feeds.origin("/basic/list.txt?key=731337", **more)))
+        refusal(feeds.origin("/basic/../401?key=731337", **more))
         # A line that is no field, which urllib3 warns of with the whole URL.
-        with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n31337\r\n\r\n", b"ok") as url:
+        with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n731337\r\n\r\n", b"ok") as url:
             with_answer = fetch(FeedOrigin(url, **more))
             body(with_answer)
         for secret in SECRETS:
             assert secret not in caplog.text
             assert secret not in repr(with_answer)
-            assert secret not in repr(feeds.origin("/?key=31337", proxy="http://u:31337@127.0.0.1", **more))
+            assert secret not in repr(feeds.origin("/?key=731337", proxy="http://u:731337@127.0.0.1", **more))
 
     def test_not_in_the_words_of_a_server(self) -> None:
-        for status in ("401 31337", "500 31337", "302 31337", "200 31337\r\nContent-Length: 31337,1"):
+        for status in ("401 731337", "500 731337", "302 731337", "200 731337\r\nContent-Length: 731337,1"):
             with answering(head(status)) as url:
                 refusal(FeedOrigin(url))
 

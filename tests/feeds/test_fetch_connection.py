@@ -12,7 +12,7 @@ from feeds.fetch_support import LIST, Server, answering, body, drip, head, know_
 from urlward.feeds.fetch import fetch, parse, peer, place
 from urlward.feeds.source import FeedOrigin, FetchError
 
-BASIC = b64encode(b"someone:s:31337").decode()
+BASIC = b64encode(b"someone:s:731337").decode()
 
 
 class Proxy:
@@ -36,7 +36,7 @@ class Proxy:
                 return
             self.heads.append(asked)
             if self._wanted and f"\r\nProxy-Authorization: Basic {self._wanted}\r\n" not in asked.decode():
-                client.sendall(head("407 Proxy Authentication Required 31337", Content_Length=0))
+                client.sendall(head("407 Proxy Authentication Required 731337", Content_Length=0))
                 return
             method, target, _ = asked.split(b"\r\n")[0].decode().split()
             name, _, port = (target if method == "CONNECT" else target.split("/")[2]).rpartition(":")
@@ -86,7 +86,7 @@ def secured(feeds: Server) -> ssl.SSLContext:
 class TestProxy:
     def test_tunnels_tls(self, feeds: Server) -> None:
         with proxy() as (made, url):
-            assert body(fetch(feeds.origin("/bearer/list.txt", token="token-31337", proxy=url()))) == LIST
+            assert body(fetch(feeds.origin("/bearer/list.txt", token="token-731337", proxy=url()))) == LIST
         assert made.heads[0].startswith(f"CONNECT 127.0.0.1:{feeds.https} HTTP/1.1\r\n".encode())
         assert b"uthorization" not in made.heads[0]
 
@@ -107,9 +107,9 @@ class TestProxy:
     @pytest.mark.parametrize("port", ["http", "https"])
     def test_credentials(self, feeds: Server, port: str) -> None:
         with proxy(BASIC) as (made, url):
-            origin = feeds.origin("/list.txt", getattr(feeds, port), proxy=url("someone:s%3A31337@"))
+            origin = feeds.origin("/list.txt", getattr(feeds, port), proxy=url("someone:s%3A731337@"))
             assert body(fetch(origin)) == LIST
-            for user in ("", "someone:31337@"):
+            for user in ("", "someone:731337@"):
                 error = refusal(feeds.origin("/list.txt", getattr(feeds, port), proxy=url(user)))
                 assert error.reason == "proxy"
                 assert "407" in str(error)
@@ -117,7 +117,7 @@ class TestProxy:
 
     def test_credentials_do_not_reach_the_server(self, feeds: Server) -> None:
         with proxy(BASIC) as (made, url):
-            body(fetch(feeds.origin("/list.txt?proxied", proxy=url("someone:s%3A31337@"))))
+            body(fetch(feeds.origin("/list.txt?proxied", proxy=url("someone:s%3A731337@"))))
         assert made.heads[0].count(b"Proxy-Authorization") == 1
         assert feeds.seen("/list.txt")["authorization"] == ""
 
@@ -142,7 +142,7 @@ class TestProxy:
 
     def test_is_not_there(self, feeds: Server, port: int) -> None:
         for where in (feeds.http, feeds.https):
-            error = refusal(feeds.origin("/list.txt", where, proxy=f"http://u:31337@127.0.0.1:{port}"))
+            error = refusal(feeds.origin("/list.txt", where, proxy=f"http://u:731337@127.0.0.1:{port}"))
             assert (error.reason, str(error)) == (
                 "proxy",
                 f"proxy http://127.0.0.1:{port}: Connection refused",
@@ -154,7 +154,7 @@ class TestProxy:
         assert error.reason == "proxy"
         assert "proxy.invalid" in str(error)
 
-    @pytest.mark.parametrize("answer", [b"nonsense 31337\r\n\r\n", b""])
+    @pytest.mark.parametrize("answer", [b"nonsense 731337\r\n\r\n", b""])
     def test_is_none(self, feeds: Server, answer: bytes) -> None:
         with answering(answer) as url:
             error = refusal(feeds.origin("/list.txt", proxy=url.rpartition("/")[0]))
@@ -171,7 +171,7 @@ class TestProxy:
 
     @pytest.mark.parametrize("sign", "/?#\\")
     def test_password_that_is_not_escaped(self, feeds: Server, sign: str) -> None:
-        for password in (f"31337{sign}x", f"x{sign}31337"):
+        for password in (f"731337{sign}x", f"x{sign}731337"):
             proxy = f"http://someone:{password}@proxy.invalid:3128"
             error = refusal(feeds.origin("/list.txt", proxy=proxy))
             assert error.reason == "settings"
@@ -191,7 +191,7 @@ class TestUrl:
             "https:///list",
             "https://[::1",
             "https://feed.test:99999/",
-            "https://someone:31337@feed.test/",
+            "https://someone:731337@feed.test/",
             "http://a b/",
             "https://a\udcff.test/",
         ],
@@ -227,11 +227,11 @@ class TestAnswer:
         ("answer", "reason"),
         [
             (b"", "refused"),
-            (b"31337\r\n\r\n", "protocol"),
-            (b"HTTP/1.1 99999 31337\r\n\r\n", "protocol"),
+            (b"731337\r\n\r\n", "protocol"),
+            (b"HTTP/1.1 99999 731337\r\n\r\n", "protocol"),
             (b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 70000 + b"\r\n\r\n", "protocol"),
             (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "protocol"),
-            (head(Content_Length="31337x"), "protocol"),
+            (head(Content_Length="731337x"), "protocol"),
             (head(Content_Length="-1"), "protocol"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n123456", "protocol"),
             (head(Transfer_Encoding="gzip, chunked") + b"2\r\nok\r\n0\r\n\r\n", "protocol"),
@@ -242,7 +242,7 @@ class TestAnswer:
             (head(Transfer_Encoding="chunked"), "truncated"),
             (head(Transfer_Encoding="chunked") + b"5\r\na.t", "truncated"),
             (head(Transfer_Encoding="chunked") + b"5\r\na.tes\r\n", "truncated"),
-            (head(Transfer_Encoding="chunked") + b"31337x\r\na.tes\r\n", "truncated"),
+            (head(Transfer_Encoding="chunked") + b"731337x\r\na.tes\r\n", "truncated"),
             (head(Content_Length=1 << 40), "too-large"),
             (head(Content_Encoding="br", Content_Length=2) + b"ok", "unsupported"),
             (head(Content_Encoding="gzip, gzip", Content_Length=2) + b"ok", "unsupported"),

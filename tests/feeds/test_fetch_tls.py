@@ -122,5 +122,5 @@ class TestFiles:
 
 def lock(key: Path, locked: Path) -> None:
     """The same key under a passphrase, which OpenSSL would ask for."""
-    command = ["openssl", "pkcs8", "-topk8", "-in", str(key), "-out", str(locked), "-passout", "pass:31337"]
+    command = ["openssl", "pkcs8", "-topk8", "-in", str(key), "-out", str(locked), "-passout", "pass:731337"]
     subprocess.run(command, check=True, capture_output=True)
