@@ -127,7 +127,7 @@ def test_up_shell_run_in_it_and_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.turn(1, 2)  # when `test_scenarios` has no fleet
+@pytest.mark.turn(0, 2)  # when `test_scenarios` has no fleet
 def test_a_fleet_in_a_lab_that_is_up_and_then_one_gateway_again(tmp_path: Path) -> None:
     name = f"fleet-{os.getpid()}"
     short, fleet = tmp_path / "short.toml", tmp_path / "fleet.toml"
