@@ -289,7 +289,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
     Raises:
         ConfigError: it would not.
     """
-    from urlward.proxy.preflight import Preflight, feed_notes
+    from urlward.proxy.preflight import Preflight
 
     flags = [name for name, value in vars(args).items() if value not in (None, False)]
     preflight = Preflight(settings.config, settings, flags, args.admin or "")
@@ -306,7 +306,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
             say(text, warning=True)
     notes = [*records_notes(settings.config.records), *gateway_notes(settings.config.gateway)]
     if args.check:  # a start does not wait for a file system that hangs
-        notes += [*preflight.absent(), *feed_notes(settings.config.feed)]
+        notes += preflight.notes()
     if notes:
         for text in settings.config.refused(*notes).lines:
             say(text, warning=True)

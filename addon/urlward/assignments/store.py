@@ -86,7 +86,7 @@ type Held = list[Any]
 WHOLE: Part = (0, 1)
 
 _AT_ONCE = 200_000
-"""Rows of a part: some 200 MB."""
+"""Rows of a part, which are in memory at once."""
 _STREAMED = {"yield_per": 10_000}
 _LOCK = 0x75726C77
 """PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""

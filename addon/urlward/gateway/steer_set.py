@@ -645,14 +645,8 @@ class SteerSet:
             for sets in (STEERED, CUT):
                 for left, elements in await _in(self._list_thread, partial(self._mirrored, sets)):
                     command = partial(lengthen, self._list_nft, elements, left, 0)
-                    try:
-                        await _in(self._list_thread, command)
-                    except SetFullError:
-                        if not await self._make_room(elements):
-                            self.on_full(0)
-                            continue
-                        with suppress(SetFullError):
-                            await _in(self._list_thread, command)
+                    with suppress(SetFullError):
+                        await self._with_room(command, elements, self._list_thread)
         except Exception:  # noqa: BLE001 - nobody waits for this
             self._nat64_seen = False  # the next beat tries again
 
@@ -678,14 +672,7 @@ class SteerSet:
             if monotonic() < self._proven + _PROVEN_FOR:
                 return
             elements: list[Element] = [(_of(STEERED, one), one) for one in addresses]
-            command = partial(renew, self._nft, elements, seconds)
-            try:
-                await _in(self._thread, command)
-            except SetFullError:
-                if not await self._make_room(elements):
-                    self.on_full(0)
-                    raise
-                await _in(self._thread, command)
+            await self._with_room(partial(renew, self._nft, elements, seconds), elements, self._thread)
             self._proven = monotonic()
 
     async def is_full(self) -> bool:
@@ -751,6 +738,22 @@ class SteerSet:
     def _plain(addresses: Iterable[str]) -> list[Address]:
         found = dict.fromkeys(map(plain, addresses))
         return [address for address in found if address is not None]
+
+    async def _with_room(
+        self, command: Callable[[], object], elements: Sequence[Element], thread: ThreadPoolExecutor
+    ) -> None:
+        """Run a command for elements, for which room is made if a set is full.
+
+        Raises:
+            SetFullError: there is none.
+        """
+        try:
+            await _in(thread, command)
+        except SetFullError:
+            if not await self._make_room(elements):
+                self.on_full(0)
+                raise
+            await _in(thread, command)
 
     async def _each[Result](
         self,

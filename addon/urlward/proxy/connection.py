@@ -126,6 +126,15 @@ def is_local(host: str, *scope: int) -> bool:
     return True
 
 
+def leave_unsent(sock: socket.socket) -> None:
+    """Have a connection's close send nothing that waits, but what the peer cannot take for the end.
+
+    Raises:
+        OSError: it is closed.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 class Connection:
     """One TCP connection of the data path, with or without TLS.
 
@@ -324,7 +333,7 @@ class Connection:
         """
         if self._fd >= 0:
             if not as_tls or self.tls is None:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                leave_unsent(self._sock)
             self.gone = True
             self.close()
 

@@ -23,11 +23,12 @@ from mitmproxy.proxy.context import Context
 
 from urlward.proxy import mitm
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse
+from urlward.proxy.connection import leave_unsent
 from urlward.proxy.framing import LateRequest, is_heeded
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.live import Live, Member
-from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, reset, transport_of
+from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, transport_of
 from urlward.proxy.names import NO_NAMES, Client, Names, head_of, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.raw_relay import RawRelay
@@ -56,8 +57,16 @@ class Carried(Member):
     def cut(self) -> None:
         """Close the connection at once, and send nothing that waits."""
         handler = self._lookup(self.client)
-        reset(transport_of(handler))
+        _reset(transport_of(handler))
         cut_off(handler)
+
+
+def _reset(transport: asyncio.Transport | None) -> None:
+    """Close a connection without what waits to be sent, here and in the system."""
+    if transport is not None:
+        with suppress(OSError):  # it is closed
+            leave_unsent(transport.get_extra_info("socket"))
+        transport.abort()
 
 
 class WardHttpLayer(mitm.HttpLayer):

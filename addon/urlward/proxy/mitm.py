@@ -9,10 +9,8 @@ import asyncio
 import logging
 import re
 import socket
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from math import inf
 from time import thread_time
 from typing import Any
@@ -236,15 +234,6 @@ def cut_off(handler: ConnectionHandler | None) -> None:
     io = handler.transports.get(handler.client)
     if io is not None and io.handler is not None:
         io.handler.cancel("listed")
-
-
-def reset(transport: asyncio.Transport | None) -> None:
-    """Close a connection without what waits to be sent, here and in the system."""
-    if transport is not None:
-        with suppress(OSError):  # it is closed
-            linger = struct.pack("ii", 1, 0)
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
 
 
 # -- addons

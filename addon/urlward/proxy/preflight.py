@@ -4,7 +4,6 @@ Whatever is looked at here is read; nothing is listened on, written or fetched. 
 looked at: the process that starts workers lives as long as they, and must not have read a list.
 """
 
-import errno
 import os
 import re
 import socket
@@ -33,6 +32,7 @@ from urlward.lists.trust import read_trust
 from urlward.options import FLAGS, OF_ADDON
 from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE, authority_problem, passphrase_of
+from urlward.proxy.connection import is_local
 from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 from urlward.regular import open_regular, read_regular
@@ -191,11 +191,17 @@ class Preflight:
             text = f"{hook}: no such folder; make it, for the resolver's group (urlward help resolvers)"
             yield Problem("gateway.hook.folder", text)
 
-    def absent(self) -> Iterator[Problem]:
-        """Addresses to listen on that this machine does not have now: it may get one, or be another."""
+    def notes(self) -> Iterator[Problem]:
+        """Addresses to listen on and feeds' paths that are not there now: they may come, or be another
+        machine's, but one may be misspelt as well."""
         for one in self.addresses():
             if one.host and _is_absent(one.host):
                 yield Problem(one.key, f"{one}: this machine has no such address now", one.in_file)
+        for n, feed in enumerate(self._config.feed):
+            if feed.path is not None and (problem := _readable(feed.path)) is not None:
+                yield Problem(
+                    f"feed.{n}.path", f"{problem}; until it can be read nothing new is taken from it"
+                )
 
     def addresses(self) -> Iterator[Listener]:
         """Addresses to listen on, of the filter and of what is beside it."""
@@ -434,13 +440,6 @@ def _is_of(other: Path, store: Path) -> bool:
         return False
 
 
-def feed_notes(feeds: Sequence[FeedTable]) -> Iterator[Problem]:
-    """Paths of feeds that cannot be read now: they may be later, but one may be misspelt as well."""
-    for n, feed in enumerate(feeds):
-        if feed.path is not None and (problem := _readable(feed.path)) is not None:
-            yield Problem(f"feed.{n}.path", f"{problem}; until it can be read nothing new is taken from it")
-
-
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
     options = feed.columns, feed.delimiter, feed.category
@@ -542,15 +541,10 @@ def _unknown(host: str) -> str:
 
 def _is_absent(host: str) -> bool:
     """Whether none of a host's addresses is one of this machine."""
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
-        try:
-            with socket.socket(family, kind, protocol) as sock:
-                sock.bind(address)  # at any port: nothing listens there
-        except OSError as e:
-            if e.errno == errno.EADDRNOTAVAIL:
-                continue
-        return False
-    return True
+    with suppress(OSError):
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        return not any(is_local(str(address[0]), *map(int, address[2:])) for *_, address in found)
+    return False
 
 
 def _meet(one: Listener, other: Listener) -> bool:
