@@ -545,7 +545,8 @@ def _without_duplicates(rows: Iterable[str]) -> tuple[list[str], bool]:
             else:
                 alike = True
                 if len(unique) - begun >= MOST_ALIKE and not _further(row[row.index(_END, 1) + 1 :])[0]:
-                    raise UrlwardError(f"more than {MOST_ALIKE} entries that differ by attributes alone")
+                    told = f"more than {MOST_ALIKE} entries that differ by attributes alone"
+                    raise UrlwardError(f"{told} (port=, category=, expires=): write one without them")
         else:
             beginning, begun = row[: row.index(_END, 1) + 1 + DIGEST_SIZE], len(unique)
         unique.append(row)
