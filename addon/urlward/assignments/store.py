@@ -465,23 +465,25 @@ class AssignmentStore:
                     found[row.place, row.first_port] = _held(row)
         return found
 
-    def ended(self, source: int, beginnings: Collection[Beginning]) -> dict[Beginning, int]:
-        """Ends of the intervals, of those that have ended, that began so; of sessions by and large."""
-        found = {}
+    def ended(self, source: int, beginnings: Collection[Beginning]) -> dict[Beginning, tuple[int, int]]:
+        """Beginnings and ends of the intervals, of those that have ended, that began so; of sessions by and
+        large, or, of those with their own end, before."""
+        found: dict[Beginning, tuple[int, int]] = {}
         kinds = map(int, (Ending.TOLD, Ending.NEXT, Ending.LATE))
         mine = and_(assignments.c.source == source, assignments.c.ending.in_(kinds))
         with self.reading() as connection:
             for some in _near({one: one[3] for one in beginnings}):
                 cells = _in_cells(some[0][3] - SESSIONS_APART, some[-1][3] + SESSIONS_APART)
                 places = assignments.c.place.in_({key[0] for key, *_ in some})
-                there: dict[tuple[Key, str, str], list[tuple[int, int]]] = {}
+                there: dict[tuple[Key, str, str], list[Row[Any]]] = {}
                 for row in connection.execute(select(assignments).where(cells, places, mine)):
                     whose = (row.place, row.first_port), row.subscriber, row.session
-                    there.setdefault(whose, []).append((row.start, row.end))
+                    there.setdefault(whose, []).append(row)
                 for one in some:
-                    for start, end in there.get(one[:3], ()):
-                        if abs(start - one[3]) <= (SESSIONS_APART if one[2] else 0):
-                            found[one] = end
+                    for row in there.get(one[:3], ()):
+                        is_in = one[2] and row.ending == Ending.TOLD and row.start <= one[3] < row.end
+                        if is_in or abs(row.start - one[3]) <= (SESSIONS_APART if one[2] else 0):
+                            found[one] = min(row.start, one[3]), row.end
         return found
 
     def followed(
