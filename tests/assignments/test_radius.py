@@ -273,6 +273,20 @@ def test_an_update_that_a_server_had_no_answer_for(
     assert intervals(sqlite_store, A)[1:] == [("berta", 302, 900, "TOLD"), ("anna", 1300, None, "NONE")]
 
 
+@pytest.mark.parametrize("is_read_apart", [False, True])
+def test_a_late_update_of_a_session_without_a_stop(
+    sqlite_store: AssignmentStore, tmp_path: Path, *, is_read_apart: bool
+) -> None:
+    """It is of a time before the next one's session began on its address."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(written("Start", 0), written("Start", 302, "berta", Acct_Session_Id="s2"))
+    if is_read_apart:
+        log.read(303)
+    log.write(written(UPDATE, 305, took=298))
+    log.read(310)
+    assert intervals(sqlite_store, A) == [("anna", 0, 302, "NEXT"), ("berta", 302, None, "NONE")]
+
+
 def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)

@@ -491,7 +491,7 @@ class Merger:
         ended += 1 if session else -before if start != begun else 0
         # A server that had no answer tells it when it has one; how late that is, the session's length says.
         late = start - begun if session and begun <= start < ended else 0
-        if said == _HELD and begun <= seen - late < ended:
+        if said == _HELD and (begun <= seen - late < ended or (not same and self._is_late(key, new))):
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -519,6 +519,16 @@ class Merger:
         elif same and held and held[_ENDING] != Ending.RELEASED and self._is_news(held, new):
             held[_ENDING] = Ending.RELEASED
             self._hold(key, held)
+
+    def _is_late(self, key: Key, new: Held) -> bool:
+        """Whether a session is told late, as how long it lasted says: of a time before another's beginning
+        ended it."""
+        followed = self._followed.get((key, new[_SESSION]), ()) if new[_SESSION] else ()
+        return any(
+            one[_START] + SESSIONS_APART < new[_START] < one[_END]
+            and new[_SEEN] - new[_START] < one[_END] - one[_START]
+            for one in followed
+        )
 
     def _end_by_whole(self, key: Key, whole: Held) -> None:
         """End what is held by an interval that is known as a whole: it is this one, or was until then."""

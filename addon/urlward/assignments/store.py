@@ -663,6 +663,7 @@ class AssignmentStore:
         is_back = current.c.ending == int(Ending.RELEASED)
         ending = case((is_back, int(Ending.GIVEN_BACK)), else_=int(Ending.MISSED))
         with self.changing() as connection:
+            _wait_for(connection, gap.source)
             connection.execute(update(current).where(mine).values(ending=ending, seen=seen))
 
     def gaps(self, source: int | None = None) -> list[Gap]:
@@ -761,6 +762,7 @@ class AssignmentStore:
         )
         rows = [{"p": key[0], "f": key[1], "i": session, "s": whose} for key, session, whose in sessions]
         with self.changing() as connection:
+            _wait_for(connection, source.id)
             if rows:
                 connection.execute(update(current).where(same).values(read=now), rows)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
@@ -879,6 +881,12 @@ def _is_in(table: Table, part: Part) -> ColumnElement[bool]:
     if count == 1:
         return true()
     return (table.c.place.bitwise_and(0xFFFFFFFF) + table.c.first_port) % count == number
+
+
+def wait_for_all(connection: Connection) -> None:
+    """Wait until nobody writes to any source, in a transaction, to whose end nobody does."""
+    for source in connection.scalars(select(sources.c.id).order_by(sources.c.id)).all():
+        _wait_for(connection, source)
 
 
 def _wait_for(connection: Connection, source: int) -> None:
