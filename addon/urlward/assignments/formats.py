@@ -608,10 +608,10 @@ _ACOS = re.compile(
 )
 _ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
 
-_CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
+_CLOCK = r"\d\d: ?\d\d:\d\d(?:[.,]\d+)?"
 _TIME = re.compile(
     r"(?:(?:[A-Z][a-z]{2},? +)?(?:(?P<year>\d{4}) +)?(?P<month>[A-Z][a-z]{2}) +(?P<day>\d\d?)"
-    rf"(?: +(?P<year2>\d{{4}}))?,? +(?P<clock>{_CLOCK})(?: +\d{{4}}(?! +[A-Z][a-z]))?"
+    rf"(?: +(?P<year2>\d{{4}}))?,? +(?P<clock>{_CLOCK})(?: +\d{{4}}(?!-| +[A-Z][a-z]))?"
     rf"|(?P<date>\d{{4}}[-/]\d\d[-/]\d\d)[T ] *(?P<clock2>{_CLOCK}))"
     r"(?P<offset>Z| ?[+-]\d\d:?\d\d)?(?: +(?P<zone>[A-Z]{3,5})(?![\w./-]))?"
 )
@@ -709,11 +709,12 @@ _AHEAD = 600_000
 
 
 def _moment_in(match: re.Match[str], zone: tzinfo) -> Moment:
+    clock = (match["clock"] or match["clock2"]).replace(" ", "")
     if year := match["year"] or match["year2"]:
         day = datetime.strptime(f"{year} {match['month']} {match['day']}", "%Y %b %d")
-        at = f"{day:%Y-%m-%d}T{match['clock']}"
+        at = f"{day:%Y-%m-%d}T{clock}"
     else:
-        at = f"{match['date'].replace('/', '-')}T{match['clock2']}"
+        at = f"{match['date'].replace('/', '-')}T{clock}"
     if match["offset"]:
         return moment_of(at + match["offset"].strip(), zone)
     return moment_of(at, zone) if match["zone"] is None else _named_moment(at, match["zone"], zone)
@@ -838,8 +839,10 @@ _OF_JUNOS = _behind(
     rf"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:: *|{_FIELDS})(?:%[A-Z0-9]+-\d-)?"
 )
 _OF_JSERVICES = _behind(
-    # None gives blanks back for the last ones: of thousands each would be tried as the first of these.
-    rf"{_FIELDS}(?:\([^()]*\) *+)?(?:{_WHEN}:? *+)?(?:\{{[^{{}}]*\}} *+)?(?:\[[^\[\]]*\])?:? *"
+    # None gives blanks back for the last ones: of thousands each would be tried as the first of these. A
+    # `log-prefix` is before the service set, or behind the service.
+    rf"{_FIELDS}(?:\([^()]*\) *+)?(?:{_WHEN}:? *+)?(?:(?:{_NAME})?+\{{[^{{}}]*\}} *+)?"
+    rf"(?:\[[^\[\]]*\](?:: *+{_NAME} ++)?+)?:? *"
 )
 # The older form of a time with its year is the translator's own: behind it is its name, and no program's.
 _OF_ASA = _behind(rf"(?:(?<=\d{{4}} \d\d:\d\d:\d\d ){_NAME}: +)?(?:: *)?{_FIELDS}")
