@@ -114,7 +114,11 @@ _RESTARTS = ("Accounting-On", "Accounting-Off")
 _HOLDS = ("Start", "Interim-Update", "Alive")
 _ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
+_NONE = frozenset({"255.255.255.255", "255.255.255.254"})
+"""Addresses that are picked by the user or by the server."""
+_NONE_AT_END = _NONE | {"0.0.0.0", "::"}  # noqa: S104
+"""Of an end likewise where the address is taken away before. An update by which a session has none is
+another matter."""
 
 RADACCT = "radacct"
 """FreeRADIUS's table, which is no file."""
@@ -543,7 +547,7 @@ class DetailParser(Parser):
             (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
             for name in ADDRESSES
             for address in record.get(name, ())
-            if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
+            if address not in (_NONE_AT_END if status == "Stop" else _NONE)
         ]
         if status == "Stop" and not (found and subscriber):
             # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
