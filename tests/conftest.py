@@ -266,8 +266,11 @@ def pytest_collection() -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """One seed for all that is drawn at random; in CI it is printed."""
+    seed = os.environ.get("URLWARD_SEED", "0")
+    if not seed.isdecimal():
+        raise pytest.UsageError(f"URLWARD_SEED: {seed!r} is not a whole number")
     if "URLWARD_SEED" in os.environ and config.getoption("--hypothesis-seed", None) is None:
-        config.option.hypothesis_seed = os.environ["URLWARD_SEED"]
+        config.option.hypothesis_seed = seed
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -23,7 +23,6 @@ from urlward.config import (
     Problem,
     read_config,
 )
-from urlward.config.gateway import gateway_notes
 from urlward.config.records import records_notes
 from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError, fault_report
@@ -304,7 +303,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
 
         for text in unheeded(settings.config):
             say(text, warning=True)
-    notes = [*records_notes(settings.config.records), *gateway_notes(settings.config.gateway)]
+    notes = [*records_notes(settings.config.records), *preflight.idle()]
     if args.check:  # a start does not wait for a file system that hangs
         notes += preflight.notes()
     if notes:

@@ -250,19 +250,41 @@ def test_a_stop_has_the_name_of_its_session(
     assert len(intervals(sqlite_store, A)) == 1 + next_began
 
 
-def test_an_update_that_a_server_had_no_answer_for(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_between", [None, 301, 303])
+def test_an_update_that_a_server_had_no_answer_for(
+    sqlite_store: AssignmentStore, tmp_path: Path, in_between: int | None
+) -> None:
     """It is sent again behind its session's Stop, by a server that does not say how late: its session is over
-    all the same, and the next one's goes on. One of the same name that begins later is another."""
+    all the same, whenever that was read, and the next one's goes on. One of the same name that begins later
+    is another."""
     log = Log(sqlite_store, tmp_path / "detail", "detail")
-    log.write(
-        written("Start", 0, took=None), written("Stop", 300, took=300),
-        written("Start", 302, "berta", Acct_Session_Id="s2"), written(UPDATE, 305, took=298),
-    )  # fmt: skip
+    written_so = {
+        0: written("Start", 0, took=None), 300: written("Stop", 300, took=300),
+        302: written("Start", 302, "berta", Acct_Session_Id="s2"), 305: written(UPDATE, 305, took=298),
+    }  # fmt: skip
+    for seconds, record in written_so.items():
+        if in_between is not None and seconds > in_between:
+            log.read(seconds)
+        log.write(record)
     log.read(310)
     assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), ("berta", 302, None, "NONE")]
     log.write(written("Stop", 900, "berta", Acct_Session_Id="s2"), written(UPDATE, 1500, took=200))
     log.read(1600)
     assert intervals(sqlite_store, A)[1:] == [("berta", 302, 900, "TOLD"), ("anna", 1300, None, "NONE")]
+
+
+@pytest.mark.parametrize("is_read_apart", [False, True])
+def test_a_late_update_of_a_session_without_a_stop(
+    sqlite_store: AssignmentStore, tmp_path: Path, *, is_read_apart: bool
+) -> None:
+    """It is of a time before the next one's session began on its address."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(written("Start", 0), written("Start", 302, "berta", Acct_Session_Id="s2"))
+    if is_read_apart:
+        log.read(303)
+    log.write(written(UPDATE, 305, took=298))
+    log.read(310)
+    assert intervals(sqlite_store, A) == [("anna", 0, 302, "NEXT"), ("berta", 302, None, "NONE")]
 
 
 def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

@@ -210,6 +210,9 @@ def test_addresses_times_and_tolerances() -> None:
         "[::1",
         "192.0.2.0/24",
         "[::1]x5",
+        "192.0.2.7:+443",
+        "192.0.2.7:4_43",
+        "192.0.2.7: 443",
     ):
         with pytest.raises(AssignmentError):
             split_address(wrong)

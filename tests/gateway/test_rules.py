@@ -145,6 +145,22 @@ def test_ports_that_others_forward(net: Network, f: Family) -> None:
         net.nft.run("delete table inet other")
 
 
+@families
+def test_what_others_lead_to_a_proxy_of_theirs(net: Network, f: Family) -> None:
+    """Squid on this machine, a captive portal: they get what is not filtered."""
+    led = f"meta nfproto {f.of('ipv')} tcp dport 80 redirect to :443;"
+    net.nft.run(ELSEWHERE.replace("tcp dport 9999 redirect to :8080;", led))
+    try:
+        net.up()
+        net.add(f.of("steer"), f.origin)
+        with net.client.connect(f.origin, 80) as s:
+            assert first_line(s) == f"filter {f.client} {f.origin} 80"
+            assert echo(s)
+        assert net.says(f.other, 80).startswith("own ")
+    finally:
+        net.nft.run("delete table inet other")
+
+
 def ask(net: Network, address: str, port: int, who: Namespace | None = None) -> str:
     """Who answers a datagram."""
     with (who or net.client).udp(address, port) as s:

@@ -37,34 +37,38 @@ def made(
         pytest.xfail(reason)
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     folder = tmp_path_factory.mktemp("made")
+    running: dict[str, Future[Any]] = {}
     make: dict[str, Callable[[], object]] = {
-        "packages": lambda: both(folder / "packages"),
+        "package": lambda: build(folder / "package"),
+        "next_package": lambda: as_of(running["package"].result(), folder / "package"),
         "base": lambda: made_tree(folder / "base.tar", BASE, sources=False),
         "tree": lambda: made_tree(folder / "root"),
     }
     with ThreadPoolExecutor(len(make)) as pool:
-        yield {name: pool.submit(make[name]) for name in make if name in asked}
+        for name in (name for name in make if name in asked):
+            running[name] = pool.submit(make[name])
+        yield running
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def packages(made: "dict[str, Future[Any]]") -> tuple[Path, Path]:
-    """The Debian packages of two versions."""
-    found: tuple[Path, Path] = made["packages"].result()
+def package(made: "dict[str, Future[Any]]") -> Path:
+    """The Debian package of this tree."""
+    found: Path = made["package"].result()
     return found
 
 
-def both(folder: Path) -> tuple[Path, Path]:
-    """Build the package of this tree, and make its next version."""
-    folder.mkdir()
-    built = build(folder)
-    return built, as_of(built, folder)
+@pytest.fixture(scope="session")
+def next_package(made: "dict[str, Future[Any]]", package: Path) -> Path:
+    """The same as its next version."""
+    found: Path = made["next_package"].result()
+    return found
 
 
 def build(folder: Path) -> Path:
     """Build the package of this tree."""
     source = folder / "source"
-    source.mkdir()
+    source.mkdir(parents=True)
     for name in ("addon", "lists", "packaging", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)

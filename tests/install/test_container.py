@@ -90,7 +90,7 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     assert f"SUCCESS: {rules} rules found" in done.stdout, "the alert rules"
 
 
-# -- the image, which has in it what the package's tests see each time
+# -- the image, which has in it what the package's tests see in the other turn
 
 IN_TURN = pytest.mark.turn(0, 2)
 
@@ -156,11 +156,11 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def image(podman: Podman, base: Path, packages: tuple[Path, Path]) -> str:
+def image(podman: Podman, base: Path, package: Path) -> str:
     podman.run("import", base, "localhost/base")
     context = podman.folder / "dist"
     context.mkdir()
-    (context / packages[0].name).hardlink_to(packages[0])
+    (context / package.name).hardlink_to(package)
     podman.run(
         "build", "-q", *podman.limits, "--format", "docker", "--network", "none",
         "--build-arg", "BASE=localhost/base", "-t", "localhost/urlward", "-f", CONTAINERFILE, context,

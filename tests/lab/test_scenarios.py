@@ -20,7 +20,7 @@ SECONDS = {"load": "0.5", "churn": "5", "fleet": "1"}
 LONGEST_FIRST = ("fleet", "failure", "load", "evasion", "churn", "smoke", "failopen", "source", "monitor")
 
 HALVES = {"load", "evasion", "source"}, {"fleet", "churn", "failopen", "monitor"}
-"""The first goes with the container image, which takes as long as the fleet."""
+"""The first goes with the container image, the other with the Debian package."""
 _MARKS = {name: [pytest.mark.long, pytest.mark.turn(half, 2)] for half in (0, 1) for name in HALVES[half]}
 _MARKS |= {"smoke": [], "failure": [pytest.mark.long]}
 _PARAMETERS = [pytest.param(name, marks=_MARKS[name]) for name in LONGEST_FIRST]

@@ -115,8 +115,9 @@ class Merger:
         """Those of the source that are open."""
         self.anew: list[Gap] = []
         """Those of its files of leases, in order."""
-        self._again: dict[Beginning, int] = {}
-        """Ends of what has begun as is said of a batch, and is known not to be held any more."""
+        self._again: dict[Beginning, tuple[int, int]] = {}
+        """Beginnings and ends of what has begun as is said of a batch, and is known not to be held any
+        more."""
         self.told_until = 0
         """Up to when what was read before tells, in ms: what is said of a time before may be told again."""
         self.goes_on = 0
@@ -376,8 +377,8 @@ class Merger:
         ended = self._store.ended(self._source, set(self._told_again(sightings)))
         # What has no name may be over, and begin anew, within a second that the log is in the middle of.
         self._again = {
-            one: end
-            for one, end in ended.items()
+            one: (begun, end)
+            for one, (begun, end) in ended.items()
             if one[2] or end > _after(one[3], 0) or one[3] != self.goes_on
         }
         begun: set[tuple[Key, str, str] | str] = set()
@@ -406,9 +407,10 @@ class Merger:
             self._note(key, held)
 
     def _told_again(self, sightings: Iterable[Sighting]) -> Iterator[Beginning]:
-        """Beginnings that may have been read before."""
+        """Beginnings that may have been read before: by their time, or as of a session is said later when it
+        began."""
         for place, _, first, _, start, _, seen, subscriber, session, said in sightings:
-            if said == _HELD and seen <= self.told_until:
+            if said == _HELD and (seen <= self.told_until or (session and start < seen)):
                 held = self._held[place, first]
                 is_it = held is not None and (held[_SUBSCRIBER], held[_SESSION]) == (subscriber, session)
                 # Without a name it may be one that was begun anew since, and is over.
@@ -483,13 +485,13 @@ class Merger:
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         whose = key, subscriber, session
         if said == _HELD and (over := self._again.get((*whose, start))) is not None:
-            self._ends[whose] = start, over, 0
+            self._ends[whose] = *over, 0
         begun, ended, before = self._ends.get(whose, (0, 0, 0))
         # Without a name it may be another time by then.
         ended += 1 if session else -before if start != begun else 0
         # A server that had no answer tells it when it has one; how late that is, the session's length says.
         late = start - begun if session and begun <= start < ended else 0
-        if said == _HELD and begun <= seen - late < ended:
+        if said == _HELD and (begun <= seen - late < ended or (not same and self._is_late(key, new))):
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -517,6 +519,16 @@ class Merger:
         elif same and held and held[_ENDING] != Ending.RELEASED and self._is_news(held, new):
             held[_ENDING] = Ending.RELEASED
             self._hold(key, held)
+
+    def _is_late(self, key: Key, new: Held) -> bool:
+        """Whether a session is told late, as how long it lasted says: of a time before another's beginning
+        ended it."""
+        followed = self._followed.get((key, new[_SESSION]), ()) if new[_SESSION] else ()
+        return any(
+            one[_START] + SESSIONS_APART < new[_START] < one[_END]
+            and new[_SEEN] - new[_START] < one[_END] - one[_START]
+            for one in followed
+        )
 
     def _end_by_whole(self, key: Key, whole: Held) -> None:
         """End what is held by an interval that is known as a whole: it is this one, or was until then."""

@@ -68,7 +68,7 @@ from urlward.assignments.schema import (
     stretches,
     told,
 )
-from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, rows_in_force
+from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, rows_in_force, wait_for_all
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of
 from urlward.records.retention import KeepingStores, held_by_all
@@ -228,6 +228,7 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     deleted = _drop_over(store, before, now)
     with store.changing() as connection:
         if connection.dialect.name != "sqlite":
+            wait_for_all(connection)  # who writes has locks of rows that are over, and wants others
             # Whoever holds something meanwhile waits for this, and sees what is left.
             connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE ROW EXCLUSIVE MODE"))
         lost = Counter({holds.name: connection.execute(delete(holds).where(holds.c.until <= now)).rowcount})
@@ -300,11 +301,12 @@ def _drop_over(store: AssignmentStore, before: Before, now: int) -> int:
 def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: int) -> int:
     """Drop partitions, in a transaction, and make those anew that have something held.
 
-    While it is found out what is to stay no hold is added and nothing is written to these partitions, and at
-    last nobody reads or writes any. Locks of tables come in the order in which `AssignmentStore.write` has
+    While it is found out what is to stay no hold is added and nothing is written, and at last nobody reads
+    any. Locks of tables come in the order in which `AssignmentStore.write` has
     them.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _DROPPING})
+    wait_for_all(connection)
     connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE MODE"))
     there = set(stretches(connection))
     over = [one for one in over if one in there]

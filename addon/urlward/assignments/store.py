@@ -465,23 +465,25 @@ class AssignmentStore:
                     found[row.place, row.first_port] = _held(row)
         return found
 
-    def ended(self, source: int, beginnings: Collection[Beginning]) -> dict[Beginning, int]:
-        """Ends of the intervals, of those that have ended, that began so; of sessions by and large."""
-        found = {}
+    def ended(self, source: int, beginnings: Collection[Beginning]) -> dict[Beginning, tuple[int, int]]:
+        """Beginnings and ends of the intervals, of those that have ended, that began so; of sessions by and
+        large, or, of those with their own end, before."""
+        found: dict[Beginning, tuple[int, int]] = {}
         kinds = map(int, (Ending.TOLD, Ending.NEXT, Ending.LATE))
         mine = and_(assignments.c.source == source, assignments.c.ending.in_(kinds))
         with self.reading() as connection:
             for some in _near({one: one[3] for one in beginnings}):
                 cells = _in_cells(some[0][3] - SESSIONS_APART, some[-1][3] + SESSIONS_APART)
                 places = assignments.c.place.in_({key[0] for key, *_ in some})
-                there: dict[tuple[Key, str, str], list[tuple[int, int]]] = {}
+                there: dict[tuple[Key, str, str], list[Row[Any]]] = {}
                 for row in connection.execute(select(assignments).where(cells, places, mine)):
                     whose = (row.place, row.first_port), row.subscriber, row.session
-                    there.setdefault(whose, []).append((row.start, row.end))
+                    there.setdefault(whose, []).append(row)
                 for one in some:
-                    for start, end in there.get(one[:3], ()):
-                        if abs(start - one[3]) <= (SESSIONS_APART if one[2] else 0):
-                            found[one] = end
+                    for row in there.get(one[:3], ()):
+                        is_in = one[2] and row.ending == Ending.TOLD and row.start <= one[3] < row.end
+                        if is_in or abs(row.start - one[3]) <= (SESSIONS_APART if one[2] else 0):
+                            found[one] = min(row.start, one[3]), row.end
         return found
 
     def followed(
@@ -661,6 +663,7 @@ class AssignmentStore:
         is_back = current.c.ending == int(Ending.RELEASED)
         ending = case((is_back, int(Ending.GIVEN_BACK)), else_=int(Ending.MISSED))
         with self.changing() as connection:
+            _wait_for(connection, gap.source)
             connection.execute(update(current).where(mine).values(ending=ending, seen=seen))
 
     def gaps(self, source: int | None = None) -> list[Gap]:
@@ -759,6 +762,7 @@ class AssignmentStore:
         )
         rows = [{"p": key[0], "f": key[1], "i": session, "s": whose} for key, session, whose in sessions]
         with self.changing() as connection:
+            _wait_for(connection, source.id)
             if rows:
                 connection.execute(update(current).where(same).values(read=now), rows)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
@@ -877,6 +881,12 @@ def _is_in(table: Table, part: Part) -> ColumnElement[bool]:
     if count == 1:
         return true()
     return (table.c.place.bitwise_and(0xFFFFFFFF) + table.c.first_port) % count == number
+
+
+def wait_for_all(connection: Connection) -> None:
+    """Wait until nobody writes to any source, in a transaction, to whose end nobody does."""
+    for source in connection.scalars(select(sources.c.id).order_by(sources.c.id)).all():
+        _wait_for(connection, source)
 
 
 def _wait_for(connection: Connection, source: int) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ONE, NOT_ONE = 0, 1
 
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?").fullmatch
+_DIGITS = re.compile(r"[0-9]+").fullmatch
 _UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
 
 
@@ -89,6 +90,8 @@ def split_address(text: str) -> tuple[str, int | None]:
     try:
         canonical = place_of(address)[1]
         number = int(port) if colon else None
+        if colon and not _DIGITS(port):  # int() also takes +443, 4_43 and spaces
+            raise ValueError
         if colon not in ("", ":") or "/" in canonical or (number is not None and not 0 < number <= LAST_PORT):
             raise ValueError
     except ValueError:

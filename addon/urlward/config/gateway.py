@@ -1,13 +1,11 @@
 """``[gateway]``: interception of a network's traffic."""
 
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from urlward.config.problem import Problem
 from urlward.config.tables import Addresses, FileName, Nat64Prefixes, Networks, Port, Table, spelt
 from urlward.engine.nat64 import WELL_KNOWN
 
@@ -145,11 +143,3 @@ class GatewayTable(Table):
     # No rule is another for it: those of before it was there are still the plan's.
     hook: Annotated[HookTable, Field(repr=False)] = HookTable()
     canary: CanaryTable = CanaryTable()
-
-
-def gateway_notes(gateway: GatewayTable) -> Iterator[Problem]:
-    """What of ``[gateway]`` changes nothing, for want of rules that it would be in."""
-    for name in ("clients", "exempt", "never"):
-        if getattr(gateway, name) and not gateway.interfaces:
-            told = "it changes nothing without gateway.interfaces (where clients come in): there are no rules"
-            yield Problem(f"gateway.{name}", told)

@@ -72,7 +72,7 @@ from urlward.gateway.table import (
 
 _CHAINS = (
     *("prerouting_raw", "prerouting", "output", "postrouting", "forward", "input", "clamp_in", "clamp_out"),
-    *("prerouting_names", "output_names", "asked", "shortcuts", "signs"),
+    *("prerouting_names", "output_names", "asked", "untranslated", "shortcuts", "signs"),
     *(
         "questions",
         "floods",

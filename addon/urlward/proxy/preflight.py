@@ -14,12 +14,14 @@ from contextlib import closing, suppress
 from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import Config, FeedTable, Problem
+from urlward.config.problem import key_of
 from urlward.config.records import ASSIGNMENTS, StoreTable, no_days_of_assignments
 from urlward.config.tables import join_address, split_address
 from urlward.engine.errors import UrlwardError
@@ -202,6 +204,59 @@ class Preflight:
                 yield Problem(
                     f"feed.{n}.path", f"{problem}; until it can be read nothing new is taken from it"
                 )
+
+    def idle(self) -> Iterator[Problem]:
+        """Keys that change nothing as the rest is: a setting that is silently ignored is no setting."""
+        config, steers, files = self._config, self._settings.steer, self._config.files
+        asking = len(self._unasked()) < len(self._settings.modes)
+        tunnel = any(isinstance(mode, mode_specs.WireGuardMode) for mode in self._settings.parsed())
+        learns = files is not None and not {files.action, files.pictures} <= {"alert", "off"}
+        rules = "gateway.interfaces (where clients come in): there are no rules"
+        named = "a mode in which clients name their destinations, such as regular"
+        elsewhere = "objections.listen: another machine takes them"
+        intercepts, pages = config.gateway.steered == "intercept", config.gateway.dns.listed_hosts == "page"
+        inspects, classifies = files and files.inspects, files and files.classifier
+        takes, tries = (
+            config.objections and config.objections.listen,
+            config.publish and config.publish.canary,
+        )
+        # What is needed, the table, and its keys that say nothing without.
+        for needed, words, place, keys in (
+            (self._settings.lists, "list; of feeds there is feed.trust", "", "trust"),
+            (config.feed, "a [[feed]], for which alone it is", "", "protected"),
+            (
+                config.gateway.interfaces,
+                rules,
+                "gateway",
+                "clients exempt never ports fail on_stop mss canary",
+            ),
+            (steers, "gateway.steer", "gateway", "steered max_addresses max_change dns hook"),
+            (intercepts, 'steered = "intercept"', "gateway", "intercept_port"),
+            (pages or not steers, 'listed_hosts = "page"', "gateway.dns", "page_addresses"),
+            (asking, named, "proxy", "ports connect_ports pac"),
+            (asking or tunnel, named, "proxy", "allow_local"),
+            (config.probing.slow, "slow = true", "probing", "rate"),
+            (takes, elsewhere, "objections", "proxies per_hour per_hour_all"),
+            (tries, "a [[publish.canary]]", "publish", "observe max_rise"),
+            (steers, "gateway.steer", "fleet", "settle"),
+            (learns, 'action or pictures = "cut" or "learn"', "files", "learn_days learn_folders"),
+            (
+                inspects,
+                "pictures or classifier",
+                "files",
+                "max_picture video processes sandbox deadline queue",
+            ),
+            (classifies, "classifier", "files", "classifier_threshold"),
+        ):
+            table = attrgetter(place)(config) if place else config
+            for key in keys.split() if table is not None and not needed else ():
+                if getattr(table, key) != type(table).model_fields[key].default:
+                    yield Problem(f"{place}.{key}".lstrip("."), f"it changes nothing without {words}")
+        for name in config.pages.keys() - {group.page for group in config.group}:
+            yield Problem(key_of(["pages", name]), "no group names it, so it changes nothing")
+        for n, feed in enumerate(config.feed):
+            if feed.stale_limit < feed.interval:
+                yield Problem(f"feed.{n}.stale_after", "less than interval: an alarm before each refresh")
 
     def addresses(self) -> Iterator[Listener]:
         """Addresses to listen on, of the filter and of what is beside it."""
