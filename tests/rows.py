@@ -11,7 +11,7 @@ import pytest
 type _Test = Callable[..., Any]
 
 
-def rows(
+def each_row(
     names: str | Sequence[str], table: Iterable[Any], *, ids: Callable[[Any], object] | Sequence[str] = repr
 ) -> Callable[[_Test], _Test]:
     """Each row is tried, whatever becomes of the others, and each that fails is told by its values.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rows import rows
+from rows import each_row
 
 
 def told(test: object, *args: object, **fixtures: object) -> str:
@@ -18,7 +18,7 @@ def told(test: object, *args: object, **fixtures: object) -> str:
 def test_every_row_that_fails_is_named_and_the_others_are_tried() -> None:
     tried = []
 
-    @rows("number, word", [(1, "one"), pytest.param(2, "two", id="pair"), (3, "three"), (4, "four")])
+    @each_row("number, word", [(1, "one"), pytest.param(2, "two", id="pair"), (3, "three"), (4, "four")])
     def test(number: int, word: str) -> None:
         tried.append(number)
         if number == 4:
@@ -38,8 +38,8 @@ def test_every_row_that_fails_is_named_and_the_others_are_tried() -> None:
 def test_tables_stand_on_one_another() -> None:
     tried = []
 
-    @rows("left", "ab")
-    @rows("right", "cd")
+    @each_row("left", "ab")
+    @each_row("right", "cd")
     def test(right: str, left: str) -> None:
         tried.append(left + right)
         assert left + right != "bc"
@@ -51,7 +51,7 @@ def test_tables_stand_on_one_another() -> None:
 
 
 def test_coroutines_are_awaited() -> None:
-    @rows("number", range(3))
+    @each_row("number", range(3))
     async def test(number: int) -> None:
         await asyncio.sleep(0)
         assert number != 1
@@ -60,7 +60,7 @@ def test_coroutines_are_awaited() -> None:
         asyncio.run(test())
 
 
-@rows("number", range(2))
+@each_row("number", range(2))
 def test_each_row_has_its_own(
     number: int,
     tmp_path: Path,
@@ -79,13 +79,13 @@ def test_each_row_has_its_own(
 
 def test_a_table_without_rows_is_none() -> None:
     with pytest.raises(AssertionError, match="no rows"):
-        rows("number", [])
+        each_row("number", [])
 
 
 def test_a_test_that_hangs_ends() -> None:
     tried = []
 
-    @rows("number", range(2))
+    @each_row("number", range(2))
     def test(number: int) -> None:
         tried.append(number)
         pytest.fail("Timeout (>420.0s) from pytest-timeout.")

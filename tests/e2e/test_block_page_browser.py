@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from browsing import COLOURS, NEEDS_SHELL, axe_violations, heard, launched, luminance, too_pale
+from rows import each_row
 from urlward.config import PageTable
 from urlward.proxy.block_page import BlockNotice, BlockPage
 
@@ -99,8 +100,8 @@ def opened(browser: Any, site: Site, language: str, width: int = 360, scheme: st
         context.close()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("width", WIDTHS)
+@each_row("language", LANGUAGES)
+@each_row("width", WIDTHS)
 def test_it_fits_the_screen(browser: Any, site: Site, language: str, width: int) -> None:
     with opened(browser, site, language, width) as page:
         assert page.evaluate("innerWidth") == width
@@ -129,7 +130,7 @@ def test_light_and_dark_differ(browser: Any, site: Site) -> None:
         assert luminance(ink) < luminance(dark_ink)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@each_row("language", LANGUAGES)
 def test_a_screen_reader_finds_its_way(browser: Any, site: Site, language: str) -> None:
     with opened(browser, site, language) as page:
         nodes = heard(page)
@@ -149,8 +150,8 @@ def test_a_screen_reader_finds_its_way(browser: Any, site: Site, language: str) 
     assert REFERENCE in {name for role, name in nodes if role == "StaticText"}
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@each_row("language", LANGUAGES)
+@each_row("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Any, site: Site, language: str, scheme: str) -> None:
     with opened(browser, site, language, scheme=scheme) as page:
         assert axe_violations(page) == ""

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import wait_for
 from lab.lab_support import LAB, inside_processes, lab, left, report, surroundings, why_not
+from rows import each_row
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -53,7 +54,7 @@ def started(scenario: Path, report_folder: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@each_row("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
     scenario = tmp_path / "long.toml"
     scenario.write_text(LONG)
