@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from browsing import COLOURS, NEEDS_SHELL, axe_violations, heard, launched, luminance, too_pale
-from rows import each_row
 from urlward.config import PageTable
 from urlward.proxy.block_page import BlockNotice, BlockPage
 
@@ -100,8 +99,8 @@ def opened(browser: Any, site: Site, language: str, width: int = 360, scheme: st
         context.close()
 
 
-@each_row("language", LANGUAGES)
-@each_row("width", WIDTHS)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_the_screen(browser: Any, site: Site, language: str, width: int) -> None:
     with opened(browser, site, language, width) as page:
         assert page.evaluate("innerWidth") == width
@@ -130,7 +129,7 @@ def test_light_and_dark_differ(browser: Any, site: Site) -> None:
         assert luminance(ink) < luminance(dark_ink)
 
 
-@each_row("language", LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_screen_reader_finds_its_way(browser: Any, site: Site, language: str) -> None:
     with opened(browser, site, language) as page:
         nodes = heard(page)
@@ -150,8 +149,8 @@ def test_a_screen_reader_finds_its_way(browser: Any, site: Site, language: str) 
     assert REFERENCE in {name for role, name in nodes if role == "StaticText"}
 
 
-@each_row("language", LANGUAGES)
-@each_row("scheme", ["light", "dark"])
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Any, site: Site, language: str, scheme: str) -> None:
     with opened(browser, site, language, scheme=scheme) as page:
         assert axe_violations(page) == ""

@@ -15,7 +15,6 @@ from conftest import wait_for
 from e2e.bursts import ATTACKS, GREEDY, MODEST, Ports, attacked, connect, get
 from e2e.support import Filter, Nginx, RawOrigin, read_response, running
 from e2e.test_workers import workers_of
-from rows import each_row
 
 FINE = get(b"/", "fine.example")
 
@@ -32,7 +31,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Iter
         yield proxy
 
 
-@each_row("name", ATTACKS)
+@pytest.mark.parametrize("name", ATTACKS)
 def test_others_are_served_meanwhile(proxy: Filter, name: str) -> None:
     workers = workers_of(proxy)
     ports = Ports(*proxy.ports)

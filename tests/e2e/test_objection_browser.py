@@ -12,7 +12,6 @@ from conftest import wait_for
 from e2e import test_block_page_browser
 from e2e.objection_support import OPERATOR, Desks
 from e2e.test_block_page_browser import LANGUAGES, OVERFLOWING, REFERENCE, WIDTHS, Site, opened, serving
-from rows import each_row
 from urlward.config import ObjectionsTable, PageTable
 from urlward.objections.objections import message_of
 from urlward.proxy.block_page import BlockPage
@@ -48,8 +47,8 @@ def fits(page: Any, width: int) -> None:
     assert page.evaluate(OVERFLOWING) == []
 
 
-@each_row("language", LANGUAGES)
-@each_row("width", WIDTHS)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_from_the_block_page_to_the_objection(
     browser: Any, site: Site, desks: Desks, language: str, width: int
 ) -> None:
