@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rows import each_row
 from urlward.config import ConfigError
 from urlward.config.edit import add, change, remove
 
@@ -42,7 +43,7 @@ zone = "UTC"
 """
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("edit", "before", "after"),
     [
         (lambda t: change(t, ("feed", 0), {"interval": "2h"}), "'1h' # often", '"2h" # often'),
@@ -78,12 +79,12 @@ def test_the_last_of_an_array_takes_it_away() -> None:
     assert "rule" not in tomllib.loads(remove(TEXT, ("group", 0, "rule", 0)))["group"][0]
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet", "x = 1"])
+@each_row("text", ["", "# nothing yet", "x = 1"])
 def test_a_file_without_tables_gets_one(text: str) -> None:
     assert tomllib.loads(add(text, ("feed",), {"name": "n"}))["feed"] == [{"name": "n"}]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "edit",
     [
         lambda: add('feed = [{ name = "a" }]\n[x]\n', ("feed",), {"name": "n"}),

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from rows import each_row
 from urlward.config import ConfigError, FilesTable, read_config
 
 
@@ -49,7 +50,7 @@ def test_all_keys(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "values",
     [
         {"max_size": 0},

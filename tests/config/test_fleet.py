@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from rows import each_row
 from urlward.config import ConfigError, FleetTable, read_config
 
 BASE = {"url": "valkey://127.0.0.1", "node": "a"}
@@ -15,7 +16,7 @@ def test_one_url_or_several() -> None:
     assert FleetTable.model_validate({"sentinels": both}).sentinels == (*both,)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("values", "said"),
     [
         ({"url": "redis://127.0.0.1"}, "not a valkey:// or valkeys:// URL"),

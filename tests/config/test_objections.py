@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from rows import each_row
 from urlward.config import read_config
 from urlward.config.proxy import ObjectionsTable
 
@@ -18,7 +19,7 @@ def test_it_is_off_where_the_table_is_absent(tmp_path: Path) -> None:
     assert ObjectionsTable(url=URL).address is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listen", "address"),
     [
         ("192.0.2.1:8091", ("192.0.2.1", 8091)),
@@ -30,9 +31,7 @@ def test_listen(listen: str, address: tuple[str, int]) -> None:
     assert ObjectionsTable(url=URL, listen=listen).address == address
 
 
-@pytest.mark.parametrize(
-    "listen", ["", "8091", ":8091", "192.0.2.1", "192.0.2.1:0", "192.0.2.1:70000", "::1:80"]
-)
+@each_row("listen", ["", "8091", ":8091", "192.0.2.1", "192.0.2.1:0", "192.0.2.1:70000", "::1:80"])
 def test_listen_of_another_form(listen: str) -> None:
     with pytest.raises(ValidationError, match="HOST:PORT"):
         ObjectionsTable(url=URL, listen=listen)
@@ -43,7 +42,7 @@ def test_url(url: str) -> None:
     assert ObjectionsTable(url=url).url == url
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "gateway.example",
@@ -66,8 +65,8 @@ def test_url_that_is_unfit(url: str) -> None:
         ObjectionsTable(url=url)
 
 
-@pytest.mark.parametrize("name", ["per_hour", "per_hour_all", "max_length"])
-@pytest.mark.parametrize("value", [0, 10_001, "5"])
+@each_row("name", ["per_hour", "per_hour_all", "max_length"])
+@each_row("value", [0, 10_001, "5"])
 def test_numbers_have_bounds(name: str, value: object) -> None:
     with pytest.raises(ValidationError):
         ObjectionsTable.model_validate({"url": URL, name: value})

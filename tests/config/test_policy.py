@@ -1,9 +1,8 @@
 from pathlib import Path
 
-import pytest
-
 from config.support import error
 from lists.policy_support import config as read
+from rows import each_row
 from urlward.config.policy import (
     GroupTable,
     RuleTable,
@@ -79,7 +78,7 @@ GROUP = '[[group]]\nname = "a"\nnetworks = ["192.0.2.0/24"]\n'
 OTHER = '[[group]]\nname = "b"\nnetworks = ["198.51.100.0/24"]\n'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ("[[group]]\nnetworks = []", "group.0.name: this key is needed"),
@@ -134,7 +133,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, text: str, expected: str) ->
     assert message(tmp_path, text) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         (
@@ -197,7 +196,7 @@ def test_contradictions_name_both_places(tmp_path: Path, text: str, expected: st
     assert message(tmp_path, text) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         GROUP + '[[group]]\nname = "b"\nnetworks = ["192.0.2.0/25", "192.0.0.0/16"]',

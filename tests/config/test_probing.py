@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from rows import each_row
 from urlward.config import read_config
 from urlward.config.proxy import ProbingTable
 
@@ -19,9 +20,7 @@ def test_all_keys(tmp_path: Path) -> None:
     assert read_config(file).probing == ProbingTable(entries=30, window=300.0, slow=True, rate=2.0)
 
 
-@pytest.mark.parametrize(
-    "values", [{"entries": 1}, {"window": 0}, {"rate": 0}, {"rate": float("nan")}, {"slow": "yes"}]
-)
+@each_row("values", [{"entries": 1}, {"window": 0}, {"rate": 0}, {"rate": float("nan")}, {"slow": "yes"}])
 def test_values_have_bounds(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProbingTable.model_validate(values)

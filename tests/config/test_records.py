@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from config.support import error
+from rows import each_row
 from urlward.config import read_config
 from urlward.config.records import (
     AdminTable,
@@ -195,7 +196,7 @@ def test_counts_alone_need_no_end(path: Path) -> None:
     assert read_config(path).records == RecordsTable(privacy="counts")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "address"),
     [
         ("127.0.0.1:8088", ("127.0.0.1", 8088)),
@@ -207,9 +208,7 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert named_address("admin", text, lowest=0) == address
 
 
-@pytest.mark.parametrize(
-    "text", ["", "8088", ":8088", "::1:8088", "127.0.0.1:", "127.0.0.1:65536", "a:²", "a:-1"]
-)
+@each_row("text", ["", "8088", ":8088", "::1:8088", "127.0.0.1:", "127.0.0.1:65536", "a:²", "a:-1"])
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(UrlwardError, match=r"^admin: .* is not HOST:PORT"):
         named_address("admin", text, lowest=0)

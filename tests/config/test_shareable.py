@@ -2,9 +2,9 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-import pytest
 from pydantic import BaseModel, Field
 
+from rows import each_row
 from urlward.config import Config, is_key, read_config
 from urlward.config.tables import NOT_SHOWN, SHAREABLE, Shareable, Table, shareable, variables
 
@@ -40,7 +40,7 @@ def test_what_leaves_is_known():
     assert found == SHARED
 
 
-@pytest.mark.parametrize("table", sorted({*tables()}, key=lambda one: one.__name__))
+@each_row("table", sorted({*tables()}, key=lambda one: one.__name__))
 def test_no_other_text_leaves(table: type[Table]):
     """Whatever type a key has, a text in it stays."""
     for form in (
@@ -122,12 +122,12 @@ operations = 4
     ]
 
 
-@pytest.mark.parametrize("key", ["feed.0.url", "records.days.blocks", "schedule.zone", "feed.12.name"])
+@each_row("key", ["feed.0.url", "records.days.blocks", "schedule.zone", "feed.12.name"])
 def test_keys(key: str):
     assert is_key(key)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "key", ["feed", "feed.0.zxqv", "zxqv.test", "feed.example", "feed.url.x", "192.0.2.7", "", ".", "FEED.0"]
 )
 def test_what_is_no_key(key: str):

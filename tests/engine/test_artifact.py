@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import CREATED, OTHER_SECRET, SECRET, build, compile_lines, digest, examples, file_line
+from rows import each_row
 from urlward.engine import artifact
 from urlward.engine.artifact import (
     HEADER_SIZE,
@@ -202,9 +203,7 @@ def test_an_artifact_of_the_first_release_still_works() -> None:
 # -- each way to be wrong
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"U", b"URLWARD", b"URLWARE\n" + bytes(300), b"<!doctype html>", bytes(1000)]
-)
+@each_row("data", [b"", b"U", b"URLWARD", b"URLWARE\n" + bytes(300), b"<!doctype html>", bytes(1000)])
 def test_not_ours(data: bytes) -> None:
     with pytest.raises(ArtifactError, match="magic"):
         parse(data)
@@ -233,7 +232,7 @@ def test_longer_than_it_says() -> None:
         parse(golden() + b"\0")
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+@each_row("mask", [0x01, 0x80, 0xFF])
 def test_any_changed_byte(mask: int) -> None:
     data = bytearray(golden())
     for at in range(len(data)):
@@ -256,7 +255,7 @@ def test_another_key() -> None:
     check_key(parse(golden()).header, Key(SECRET))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("at", "content"),
     [
         (slice(8, 10), b"\0\0"),
@@ -276,7 +275,7 @@ def test_a_header_that_contradicts_itself(at: slice, content: bytes) -> None:
         parse(repaired(bytes(data)))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "change",
     [
         *[{"shape_bytes": value} for value in (0, 3, 4, None, "2", [2])],
@@ -305,7 +304,7 @@ def test_a_meta_section_that_lies(change: dict[str, object]) -> None:
         load(forge(data, {Section.META: meta}), Key(SECRET))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "meta", [b"", b"{", b"{}", b"[]", b"1", b'"a"', b"null", b"\xff", b"[" * 200_000, b'{"name":' * 100_000]
 )
 def test_a_meta_section_that_is_none(meta: bytes) -> None:
@@ -316,7 +315,7 @@ def test_a_meta_section_that_is_none(meta: bytes) -> None:
 ROWS = len(parse(golden()).sections[Section.LENGTHS]) // 2
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("section", "content"),
     [
         (Section.SHAPES, b"\xff\xff" * ROWS),
@@ -344,7 +343,7 @@ def test_a_section_that_contradicts_another(section: Section, content: bytes) ->
         load(forge(golden(), {section: content}), Key(SECRET))
 
 
-@pytest.mark.parametrize("letters", [1, 255, 256, 60_000])
+@each_row("letters", [1, 255, 256, 60_000])
 def test_a_trie_too_deep_for_the_stack_is_refused(letters: int) -> None:
     """What pyahocorasick frees by recursion must not be as deep as a forger likes."""
     count = -(-letters // 255)

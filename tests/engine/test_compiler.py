@@ -4,6 +4,7 @@ from itertools import pairwise
 import pytest
 
 from engine.support import build, compile_lines, key, load_lines, matcher, rows_of
+from rows import each_row
 from urlward.engine.compiler import BUCKET, MAX_PATTERN, MOST_ALIKE, Compiler
 from urlward.engine.delta import changes
 from urlward.engine.digest import SEGMENT_LETTERS
@@ -72,7 +73,7 @@ def test_length_counts_what_was_taken() -> None:
             compiler.add(entry)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "twin"),
     [
         *[(line, line) for line in LINES],
@@ -94,7 +95,7 @@ def test_an_equal_entry_is_left_out_whatever_its_spelling(line: str, twin: str) 
     assert sum(compiled.counts.values()) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "other",
     [
         "@@http://example.test/a?x=1&y=2",
@@ -118,7 +119,7 @@ def test_entries_that_differ_are_both_kept(other: str) -> None:
     assert sum(compiled.counts.values()) == 2
 
 
-@pytest.mark.parametrize("text", ["example.test", "http://example.test/a", "192.0.2.0/24", "*/a/b/*"])
+@each_row("text", ["example.test", "http://example.test/a", "192.0.2.0/24", "*/a/b/*"])
 def test_very_many_entries_of_one_text_are_refused(text: str) -> None:
     lines = [f"{text} category=c{n}" for n in range(MOST_ALIKE)]
     assert compile_lines([*lines, *lines], key()).counts.total() == MOST_ALIKE

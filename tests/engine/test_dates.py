@@ -3,12 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from rows import each_row
 from urlward.engine.dates import parse_time, time_text
 
 DAY = 86400
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "seconds"),
     [
         ("1970-01-01", 0),
@@ -30,7 +31,7 @@ def test_a_date_can_stand_for_its_end_and_a_time_stays_what_it_is() -> None:
     assert time_text(parse_time("9999-12-31", whole_day=True)) == "253402300800"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "reason"),
     [
         ("", "not a date such as"),

@@ -19,6 +19,7 @@ from engine.reference import Rule
 from engine.support import CREATED, OTHER_SECRET, build, compile_lines, examples, file_line, key
 from engine.test_artifact import LINES, forge, repaired
 from engine.test_matcher_reference import SHAPES, rules, shapes
+from rows import each_row
 from urlward.engine import delta as engine_delta
 from urlward.engine.artifact import HEADER_SIZE, Section, dump, parse, section_table
 from urlward.engine.delta import MOST
@@ -138,7 +139,7 @@ LISTS = {
 }
 
 
-@pytest.mark.parametrize("new", LISTS)
+@each_row("new", LISTS)
 def test_every_section(new: str) -> None:
     after = issue(FILLER + LISTS[new], 2)
     for old, lines in LISTS.items():
@@ -264,7 +265,7 @@ ROWS = len(parse(OLD).sections[Section.LENGTHS]) // 2
 PATTERNS = len(parse(OLD).sections[Section.SHARED])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("section", "content"),
     [
         (Section.GROUPS, b"\xff" * 8),
@@ -321,7 +322,7 @@ def test_another_key() -> None:
     refused(DELTA[:HEADER] + other.seal(key().unseal(DELTA[HEADER:])), "does not open")
 
 
-@pytest.mark.parametrize("data", [b"", OLD, b"<!doctype html>" * 20, b"URLWCHG\n" + DELTA[8:]])
+@each_row("data", [b"", OLD, b"<!doctype html>" * 20, b"URLWCHG\n" + DELTA[8:]])
 def test_not_a_delta(data: bytes) -> None:
     refused(data, "does not begin with the magic")
 
@@ -370,7 +371,7 @@ def test_a_frame_that_makes_no_use_of_the_base_is_as_good() -> None:
     assert apply_delta(OLD, forged(packed(the_form())), key()) == NEW
 
 
-@pytest.mark.parametrize(
+@each_row(
     "frame",
     [
         b"",
@@ -454,7 +455,7 @@ def sections_of(form: bytes) -> list[bytes]:
     return [form[start + a : start + b] for a, b in pairwise((0, *ends))]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "ends",
     [
         [0] * len(Section),
@@ -469,7 +470,7 @@ def test_a_section_table_that_lies(ends: list[int]) -> None:
     refused(forged(packed(form[:HEADER_SIZE] + table + form[HEADER_SIZE + len(table) :])), "not the new")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("section", "content"),
     [
         (Section.META, b""),

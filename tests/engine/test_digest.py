@@ -1,6 +1,7 @@
 import pytest
 
 from engine.support import OTHER_SECRET, SECRET
+from rows import each_row
 from urlward.engine.digest import DIGEST_SIZE, SEGMENT_LETTERS, Key, Tokens, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError
 
@@ -11,7 +12,7 @@ def test_a_key_file_comes_back_as_the_key() -> None:
     assert parse_key(b" \r\n" + SECRET.hex().upper().encode() + b"\n\n").id == Key(SECRET).id
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "reason"),
     [
         (b"", "a key has 32 bytes, this one has 0"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rows import each_row
 from urlward.engine.entry import Kind, canonical_network, strip_www
 
 
@@ -11,7 +12,7 @@ def test_kinds_from_the_most_specific() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "canonical"),
     [
         ("192.0.2.7", "192.0.2.7/32"),
@@ -27,13 +28,13 @@ def test_networks_have_one_form(text: str, canonical: str) -> None:
     assert str(canonical_network(text)) == canonical
 
 
-@pytest.mark.parametrize("text", ["192.0.2.7/24", "host.test", "", "192.0.2.256"])
+@each_row("text", ["192.0.2.7/24", "host.test", "", "192.0.2.256"])
 def test_other_text_is_no_network(text: str) -> None:
     with pytest.raises(ValueError):
         canonical_network(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "stripped"),
     [
         ("www.a.test", "a.test"),

@@ -23,6 +23,7 @@ from engine.support import (
     matcher,
 )
 from engine.test_artifact import LINES, forge
+from rows import each_row
 from urlward.engine import table as engine_table
 from urlward.engine.artifact import ALWAYS, Section, dump, parse
 from urlward.engine.compiler import FilePool
@@ -231,7 +232,7 @@ def test_lists_under_several_keys() -> None:
     assert [each.name for each in found.perceptual()] == ["one", "two"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 100, 5000])
+@each_row("count", [1, 2, 3, 100, 5000])
 def test_every_row_is_found_and_nothing_else(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_table, "_NEAR", 2)  # so that some buckets have more
     found = matcher(*(file_line("sha1", n, id=n) for n in range(count)))
@@ -410,7 +411,7 @@ def test_pictures_open_under_the_key_alone() -> None:
 # -- each way to be wrong
 
 
-@pytest.mark.parametrize(
+@each_row(
     "change",
     [
         *[
@@ -431,7 +432,7 @@ def test_what_is_said_of_files_lies(change: Mapping[str, object]) -> None:
         load(forge(data, {Section.META: lie}), Key(SECRET))
 
 
-@pytest.mark.parametrize("value", [None, 1, [], {}, "a"])
+@each_row("value", [None, 1, [], {}, "a"])
 def test_what_is_said_of_files_is_none(value: object) -> None:
     data = files()
     meta = json.dumps(parse(data).meta | {"files": value}).encode()
@@ -449,7 +450,7 @@ def test_files_are_said_and_have_no_section() -> None:
 SECTIONS = parse(files()).sections
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("section", "content"),
     [
         (Section.FILES, bytes(SECTIONS[Section.FILES])[::-1]),

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from rows import each_row
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
@@ -18,7 +19,7 @@ def entry(line: str) -> Entry:
 # -- what each line means
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "expected"),
     [
         ("example.test", Entry(Kind.DOMAIN, "example.test")),
@@ -90,7 +91,7 @@ def test_line(line: str, expected: Entry) -> None:
     assert entry(f"  {line}\t # a comment") == expected
 
 
-@pytest.mark.parametrize("line", ["", "  ", "\n", "# example.test", "! example.test", "#", "  !", "!!", '#"'])
+@each_row("line", ["", "  ", "\n", "# example.test", "! example.test", "#", "  !", "!!", '#"'])
 def test_lines_without_an_entry(line: str) -> None:
     assert parse_line(line) == ()
 
@@ -98,7 +99,7 @@ def test_lines_without_an_entry(line: str) -> None:
 MD5, PDQ = "0123456789abcdef" * 2, "0f" * 32
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "expected"),
     [
         (f"md5:{MD5}", Entry(Kind.FILE, "md5", MD5)),
@@ -124,10 +125,8 @@ def test_files(line: str, expected: Entry) -> None:
     assert entry(f"  {line}\t # a comment") == expected
 
 
-@pytest.mark.parametrize("subject", [f"sha256:{MD5 * 2}", f"md5:{MD5}", f"pdq:{PDQ}"])
-@pytest.mark.parametrize(
-    "attributes", ["", " id=A-1", " category=CSAM", "\tid=A-1   category=csam \n", f" id={MD5}"]
-)
+@each_row("subject", [f"sha256:{MD5 * 2}", f"md5:{MD5}", f"pdq:{PDQ}"])
+@each_row("attributes", ["", " id=A-1", " category=CSAM", "\tid=A-1   category=csam \n", f" id={MD5}"])
 def test_the_short_way_of_plain_lines_reads_as_the_long_one(subject: str, attributes: str) -> None:
     assert entry(subject + attributes) == entry(f"{subject}{attributes} note=x")
 
@@ -176,7 +175,7 @@ UNICODE_HOSTS = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         *["{}", "||{}^", "@@{}", "0.0.0.0 {}", "@@0.0.0.0 {}", "a.{}", "www.{}"],
@@ -191,7 +190,7 @@ def test_a_host_in_unicode_is_its_a_labels_in_every_kind(line: str) -> None:
         assert expected[0].host.endswith(host)
 
 
-@pytest.mark.parametrize(("written", "host"), UNICODE_HOSTS)
+@each_row(("written", "host"), UNICODE_HOSTS)
 def test_a_name_in_unicode_under_any_suffix(written: str, host: str) -> None:
     if not written.endswith(".test"):
         written = written[: -len("。test")] + ".test"
@@ -217,7 +216,7 @@ def test_all_attributes() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "port"),
     [
         *[
@@ -252,9 +251,7 @@ def test_pages_of_iis_are_the_same_in_letters_of_either_case() -> None:
     assert entry("@@http://example.test/A.aspx").path == "/A.aspx"
 
 
-@pytest.mark.parametrize(
-    "word", ["expires=1970-01-02", "expires=2149-06-06", "id=" + "a" * 128, "port=65535", "note=é"]
-)
+@each_row("word", ["expires=1970-01-02", "expires=2149-06-06", "id=" + "a" * 128, "port=65535", "note=é"])
 def test_limits_that_hold(word: str) -> None:
     entry(f"example.test {word}")
 
@@ -264,7 +261,7 @@ def test_limits_that_hold(word: str) -> None:
 ATTRIBUTES = "attributes are id=, category=, expires=, port=, distance=, note=, nocase, subdomains"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "column", "reason"),
     [
         ("@@", 3, "nothing after @@"),
@@ -486,7 +483,7 @@ def test_an_entry_of_64_kib_is_read_whole() -> None:
     assert entry("a." * 30_000 + "test").host == "a." * 30_000 + "test"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "said"),
     [
         ("http://host.example/page id=http:-host.example-page", ("", "")),

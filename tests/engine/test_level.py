@@ -7,13 +7,14 @@ from engine import reference
 from engine.reference import Rule
 from engine.support import examples, matcher
 from engine.test_matcher_reference import HOSTS, LISTS, REQUESTS, SHAPES, loaded, number, shapes
+from rows import each_row
 from urlward.engine import hosts
 from urlward.engine.errors import UrlError
 
 JUNE = 20_240 * 86_400.0  # 2025-06-01
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lines", "host", "found"),
     [
         ((), "a.test", ""),

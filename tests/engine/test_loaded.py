@@ -3,6 +3,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from engine.support import SECRET, build, load_lines
+from rows import each_row
 from urlward.engine import artifact
 from urlward.engine import loaded as module
 from urlward.engine.compiler import MAX_PATTERN
@@ -95,7 +96,7 @@ def test_a_large_group_is_searched_by_halves() -> None:
     assert list(li.table.matching(range(0, 500), b"\xff" * 16)) == []
 
 
-@pytest.mark.parametrize("first", [b"", b"\0", b"\x80", b"\xff"])
+@each_row("first", [b"", b"\0", b"\x80", b"\xff"])
 def test_a_large_group_is_searched_wherever_its_digests_are(first: bytes) -> None:
     """They are looked for where they would be if they were even, which they need not be."""
     rows = 1000

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.support import CREATED, key, load_lines, matcher
+from rows import each_row
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlError
 from urlward.engine.hosts import LOOK
@@ -21,7 +22,7 @@ def hits(lines: str | list[str], *urls: str) -> list[bool]:
     return [found.check_url(url).blocked for url in urls]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "blocked", "passed"),
     [
         (
@@ -204,7 +205,7 @@ def test_entry(line: str, blocked: list[str], passed: list[str]) -> None:
 # -- evasions: spellings that servers or their applications take for the listed page
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         *["http://EXAMPLE.TEST/a/b?id=5", "http://example.test./a/b?id=5", "http://example.test../a/b?id=5"],
@@ -322,11 +323,11 @@ NUMERIC_BY_RANK = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lines", "url"),
     [(BY_RANK, "http://h.example.test/d/e/p?a=1&b=2"), (NUMERIC_BY_RANK, "http://192.0.2.7/d/p")],
 )
-@pytest.mark.parametrize("several_lists", [False, True])
+@each_row("several_lists", [False, True])
 def test_the_most_specific_entry_is_named(lines: list[str], url: str, several_lists: bool) -> None:
     for first in range(len(lines)):
         rest = lines[first:]
@@ -388,7 +389,7 @@ def test_an_expired_excuse_excuses_no_more() -> None:
     assert found.check_host("a.test", now=4e9).blocked
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "192.0.2.1.", "0xC0000201", "192.0.513", "[::ffff:192.0.2.1]"])
+@each_row("host", ["192.0.2.1", "192.0.2.1.", "0xC0000201", "192.0.513", "[::ffff:192.0.2.1]"])
 def test_a_page_that_is_excused_does_not_excuse_its_address_however_spelt(host: str) -> None:
     found = matcher("192.0.2.0/24", "@@http://192.0.2.1/*")
     assert found.check(host, "/a").blocked
@@ -410,7 +411,7 @@ def test_an_excuse_for_a_port_is_for_that_port_alone() -> None:
         assert found.check_address("192.0.2.7", ports).action == action
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "action"),
     [
         ("id=1", "allow"),
@@ -544,9 +545,7 @@ def test_no_host_is_an_error() -> None:
                 ask("")
 
 
-@pytest.mark.parametrize(
-    "host", ["a b", "a/b", "[::", "256.0.0.1", "\0", "..", "a^b.test", "printer.42", "\xff"]
-)
+@each_row("host", ["a b", "a/b", "[::", "256.0.0.1", "\0", "..", "a^b.test", "printer.42", "\xff"])
 def test_a_name_that_nothing_could_be_listed_on_passes(host: str) -> None:
     for found in (matcher("a.test"), matcher("*/a/*"), Matcher([])):
         assert (found.check_host(host), found.check(host, "/")) == (PASS, PASS)
@@ -578,7 +577,7 @@ def test_an_exception_excuses_no_other_spelling_that_an_origin_may_take_as_it_is
 # -- requests that name several hosts
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("hosts", "target", "entry"),
     [
         (["x.test", "y.test"], "/", ""),
@@ -611,10 +610,8 @@ def test_a_block_under_any_host_counts(hosts: list[str], target: str, entry: str
     assert verdict.action == {"": "pass", "c": "allow"}.get(entry, "block")
 
 
-@pytest.mark.parametrize(
-    "target", ["/page", "/page;x", "/d.html.", "/page\xa0", "/;/page", "/d.html/x", "/(S(x))/page"]
-)
-@pytest.mark.parametrize("other", ["excused.test", "192.0.2.7", "pages.test"])
+@each_row("target", ["/page", "/page;x", "/d.html.", "/page\xa0", "/;/page", "/d.html/x", "/(S(x))/page"])
+@each_row("other", ["excused.test", "192.0.2.7", "pages.test"])
 def test_an_exception_excuses_no_other_host_in_any_reading(target: str, other: str) -> None:
     found = matcher(
         "http://b.test/page",
@@ -628,9 +625,9 @@ def test_an_exception_excuses_no_other_host_in_any_reading(target: str, other: s
     assert found.check_request([other], target).action == "allow"
 
 
-@pytest.mark.parametrize("entry", ["listed.test", "http://listed.test/a.html", "http://listed.test/*"])
-@pytest.mark.parametrize("more", [(), ("*/some/where/*",)])
-@pytest.mark.parametrize("host", ["other.test", "quiet.test", "192.0.2.7"])
+@each_row("entry", ["listed.test", "http://listed.test/a.html", "http://listed.test/*"])
+@each_row("more", [(), ("*/some/where/*",)])
+@each_row("host", ["other.test", "quiet.test", "192.0.2.7"])
 def test_a_host_that_the_target_begins_with_is_one_of_the_request(
     entry: str, more: tuple[str, ...], host: str
 ) -> None:
@@ -668,7 +665,7 @@ def test_a_page_without_its_breaks_is_excused_where_the_whole_is() -> None:
         assert not found.check("b.test", target).blocked
 
 
-@pytest.mark.parametrize("target", ["/%2f" + "%25" * 9 + "41", "/%2f" + "%61" * 9000, "/%2f" + "%zz" * 300])
+@each_row("target", ["/%2f" + "%25" * 9 + "41", "/%2f" + "%61" * 9000, "/%2f" + "%zz" * 300])
 def test_a_host_with_nothing_listed_passes_whatever_its_targets_begin_with(target: str) -> None:
     assert matcher("a.test").check("b.test", target) == PASS
 
@@ -767,7 +764,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
     assert not [target for target in SERVED["unlisted"] if found.check("listed.test", target).blocked]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("page", "target"),
     [
         # Python's http.server, gevent and werkzeug
@@ -877,7 +874,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         assert picture.check("p.test", f"/{target}") == PASS
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("page", "targets"),
     [
         # Names in the letters of Windows-1251, GBK, EUC-KR and Latin-1 are no bytes that can be left out.
@@ -929,13 +926,13 @@ def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:
     assert matcher("http://p.test/a", "@@http://p.test/b").check("p.test", "/b;/../a/").blocked
 
 
-@pytest.mark.parametrize("host", ["p.test\xa0", "\xa0p.test", "p.test\x85", "\xc2\xa0p.test\xa0"])
+@each_row("host", ["p.test\xa0", "\xa0p.test", "p.test\x85", "\xc2\xa0p.test\xa0"])
 def test_a_host_with_blanks_around_it_is_the_host(host: str) -> None:
     assert matcher("p.test").check(host, "/").blocked
     assert matcher("http://p.test/a").check(host, "/a\xa0").blocked
 
 
-@pytest.mark.parametrize("target", ["/listed.html;x", "/other;/../listed.html", "/x%2f/../listed.html"])
+@each_row("target", ["/listed.html;x", "/other;/../listed.html", "/x%2f/../listed.html"])
 def test_what_is_only_told_of_is_told_of_in_any_reading(target: str) -> None:
     found = matcher("http://p.test/listed.html;x", "http://p.test/listed.html")
 
@@ -954,7 +951,7 @@ def test_a_block_in_any_reading_counts_before_what_is_told_of_or_allowed() -> No
     assert found.check("p.test", "/b/..;/a").entry == "block"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "page", ["/a;x", "/v1.api/x", "/a.", "/a%20", "/a.html/b", "/v1.api/*", "/a+b/c", "/a%20b", "/%E4/*"]
 )
 def test_what_allows_a_whole_path_allows_its_shorter_readings(page: str) -> None:
@@ -963,7 +960,7 @@ def test_what_allows_a_whole_path_allows_its_shorter_readings(page: str) -> None
     assert found.check("p.test", page.rstrip("*") + "/../c").blocked
 
 
-@pytest.mark.parametrize("query", ["q=who?", "u=http://o.test/?a=1", "?", "a?b?c"])
+@each_row("query", ["q=who?", "u=http://o.test/?a=1", "?", "a?b?c"])
 def test_what_allows_a_page_below_a_name_with_a_dot_allows_marks_in_its_query(query: str) -> None:
     """lighttpd's path up to the last mark is no page: with it only a file above is another."""
     found = matcher("p.test", "@@http://p.test/v1.2/x", f"@@http://p.test/v1.php/?{query}")
@@ -972,9 +969,7 @@ def test_what_allows_a_page_below_a_name_with_a_dot_allows_marks_in_its_query(qu
     assert found.check("p.test", f"/v1.2/y?{query}").blocked
 
 
-@pytest.mark.parametrize(
-    "listed", ["a=1;f=x.y;raw", "a=1&f=x.y&raw", "a=1&amp;f=x.y&amp;raw", "a=1;f=x.y;raw nocase"]
-)
+@each_row("listed", ["a=1;f=x.y;raw", "a=1&f=x.y&raw", "a=1&amp;f=x.y&amp;raw", "a=1;f=x.y;raw nocase"])
 def test_a_semicolon_parts_what_is_listed_as_well(listed: str) -> None:
     """gitweb and forums have URLs of it; order, and what is added, is nothing to them."""
     found = matcher(f"http://p.test/view?{listed}")
@@ -992,9 +987,7 @@ def test_what_is_in_a_name_or_value_parts_nothing() -> None:
         assert not found.check("p.test", "/view?u=a&b").blocked
 
 
-@pytest.mark.parametrize(
-    "query", ["q=a%3Bb", "x=1;y=2", "q=%20x", "a=1&q=%C2%A0x%20", "a.b=1;c", "id=5&id=6"]
-)
+@each_row("query", ["q=a%3Bb", "x=1;y=2", "q=%20x", "a=1&q=%C2%A0x%20", "a.b=1;c", "id=5&id=6"])
 def test_what_is_allowed_as_written_is_so_whatever_origins_make_of_it(query: str) -> None:
     found = matcher("p.test", f"@@http://p.test/view?{query}")
     assert found.check("p.test", f"/view?{query}").action == "allow"
@@ -1019,10 +1012,8 @@ def test_an_allowed_path_sequence_allows_what_it_is_to_origins_that_spell_it_oth
     assert found.check("p.test", f"{spelled}../c").blocked
 
 
-@pytest.mark.parametrize("spelled", ["/a%20b/", "/a+b/", "/x/a%20b/"])
-@pytest.mark.parametrize(
-    "more", ["c;d", "c.html/d", "c%00", "c%3fd", "c\xa0", "c;d\xa0", "c.", "c;d+e", "c+;d"]
-)
+@each_row("spelled", ["/a%20b/", "/a+b/", "/x/a%20b/"])
+@each_row("more", ["c;d", "c.html/d", "c%00", "c%3fd", "c\xa0", "c;d\xa0", "c.", "c;d+e", "c+;d"])
 def test_an_allowed_path_sequence_allows_what_is_left_of_it_otherwise_spelt(spelled: str, more: str) -> None:
     found = matcher("p.test", f"@@*{spelled}*")
     assert found.check("p.test", f"{spelled}{more}").action == "allow"
@@ -1030,11 +1021,9 @@ def test_an_allowed_path_sequence_allows_what_is_left_of_it_otherwise_spelt(spel
     assert found.check("p.test", f"{spelled}../{more}").blocked
 
 
-@pytest.mark.parametrize("page", ["/m+n.html", "/m%20n.html", "/m%C3%A9.html"])
-@pytest.mark.parametrize("sent", ["/m+n.html", "/m%20n.html", "/m%E9.html"])
-@pytest.mark.parametrize(
-    "more", ["/a%20b/c", "/a%20b/c;d", ";/a%20b/c", "%00/a%20b/c", "%3f/a%20b/c", "/a%20b/\xa0"]
-)
+@each_row("page", ["/m+n.html", "/m%20n.html", "/m%C3%A9.html"])
+@each_row("sent", ["/m+n.html", "/m%20n.html", "/m%E9.html"])
+@each_row("more", ["/a%20b/c", "/a%20b/c;d", ";/a%20b/c", "%00/a%20b/c", "%3f/a%20b/c", "/a%20b/\xa0"])
 def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it_otherwise_spelt(
     page: str, sent: str, more: str
 ) -> None:
@@ -1046,7 +1035,7 @@ def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it_otherwi
         assert found.check("p.test", f"{sent}%3fx").blocked, "a server in front has made it the end of a path"
 
 
-@pytest.mark.parametrize("target", ["/listed.html/ok/x/", "/listed.html/ok/x/.", "/listed.html/ok/x/y;z"])
+@each_row("target", ["/listed.html/ok/x/", "/listed.html/ok/x/.", "/listed.html/ok/x/y;z"])
 def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it(target: str) -> None:
     found = matcher("http://p.test/listed.html", "@@*/ok/x/*")
     assert found.check("p.test", target).blocked
@@ -1062,14 +1051,12 @@ def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it(target:
     )
 
 
-@pytest.mark.parametrize(
-    "target", ["/a%2f../ok", "/ok/..;/a", "/x//../ok", "/a\\../ok", "/ok#x", "/%252e%252e/ok"]
-)
+@each_row("target", ["/a%2f../ok", "/ok/..;/a", "/x//../ok", "/a\\../ok", "/ok#x", "/%252e%252e/ok"])
 def test_what_allows_one_reading_does_not_allow_another_page(target: str) -> None:
     assert matcher("p.test", "@@http://p.test/ok").check("p.test", target).blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     ["/a;/../ok", "/a%00/../ok", "/a%zz/../ok/x", "/a\xa0/%2e%2e/ok", "/(S(x))/a;/%2e./ok/x", "/a%0a/..;/ok"],
 )
@@ -1078,7 +1065,7 @@ def test_what_allows_a_page_does_not_allow_what_a_way_to_it_begins_with(target: 
     assert matcher("p.test", "@@http://p.test/ok", "@@http://p.test/ok/*").check("p.test", target).blocked
 
 
-@pytest.mark.parametrize("page", ["/foo/bar//..", "/foo/bar/", "/foo//bar/x/..", "/foo/bar/x/%2e%2e"])
+@each_row("page", ["/foo/bar//..", "/foo/bar/", "/foo//bar/x/..", "/foo/bar/x/%2e%2e"])
 def test_an_entry_is_what_a_browser_asks_for_where_it_is_given_the_entry(page: str) -> None:
     found = matcher(f"http://p.test{page}")
     assert found.check("p.test", "/foo/bar/").blocked
@@ -1086,7 +1073,7 @@ def test_an_entry_is_what_a_browser_asks_for_where_it_is_given_the_entry(page: s
     assert found.check("p.test", "/foo/") == PASS
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     [
         "/x/one+two/three/y",
@@ -1103,7 +1090,7 @@ def test_a_path_sequence_on_any_host_is_found_in_every_reading(target: str) -> N
     assert matcher("*/one%20two/three/*").check("quiet.test", target).blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     [
         "/login?next=/one/two/.well-known/x?y",
@@ -1117,7 +1104,7 @@ def test_a_name_with_a_dot_in_front_has_no_path_sequence_read_in_a_query(target:
     assert matcher("*/one/two/*").check("quiet.test", target) == PASS
 
 
-@pytest.mark.parametrize("target", ["/x/one./two/y", "/one/two./y", "/one../two/"])
+@each_row("target", ["/x/one./two/y", "/one/two./y", "/one../two/"])
 def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None:
     assert matcher("*/one/two/*").check("quiet.test", target).blocked
 
@@ -1172,7 +1159,7 @@ def test_what_is_sent_is_looked_for_in_lower_case_where_its_host_has_such_entrie
     assert any(cases)
 
 
-@pytest.mark.parametrize("target", ["/listed.html", "/a&b.json", "/q?a=1", "/thumb/1.png?x=%20"])
+@each_row("target", ["/listed.html", "/a&b.json", "/q?a=1", "/thumb/1.png?x=%20"])
 def test_what_is_listed_as_it_is_sent_is_not_read_in_other_ways(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1186,7 +1173,7 @@ def test_what_is_listed_as_it_is_sent_is_not_read_in_other_ways(
 PARAMETERS = "&".join(f"topic.{n}=%20x" for n in range(990))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     [
         f"/view?{PARAMETERS}",
@@ -1222,7 +1209,7 @@ def test_a_query_is_taken_apart_once_however_many_entries_it_is_compared_with() 
     assert found.check("example.test", "/?x=2&x=1").blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     [
         "/forum/viewtopic.php?f=5&t=%41bc&start=20",
@@ -1245,7 +1232,7 @@ def test_many_parameters_of_a_page_in_several_lists_are_looked_at(more: str) -> 
     assert found.check("p.test", f"/view?{asked}&topic=6").blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lines", "refused", "blocked"),
     [
         (

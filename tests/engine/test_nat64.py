@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 import pytest
 
 from engine.support import key, load_lines
+from rows import each_row
 from urlward.engine.matcher import Matcher
 from urlward.engine.nat64 import WELL_KNOWN, Nat64, nat64_prefix, prefixes_in
 
@@ -19,7 +20,7 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize(("prefix", "form"), TABLE.items())
+@each_row(("prefix", "form"), TABLE.items())
 def test_forms(prefix: str, form: str) -> None:
     nat64, address = Nat64([prefix, prefix]), IPv4Address("192.0.2.33")
     assert list(nat64.addresses(address)) == [IPv6Address(form)]
@@ -43,7 +44,7 @@ def test_the_longest_prefix_decides() -> None:
     assert nat64.inner(IPv6Address("2001:db8:c000:221::")) == IPv4Address("192.0.2.33")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "why"),
     [
         ("2001:db8::/33", "its length is not one of 32, 40, 48, 56, 64, 96"),

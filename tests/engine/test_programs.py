@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from engine.support import matcher
+from rows import each_row
 from urlward.engine import data_routes, pictures, topics, words
 from urlward.engine.verdict import PASS
 
@@ -272,7 +273,7 @@ EXAMPLES = [*DATA, *TOPICS, *PICTURES, *BY_NUMBER]
 """What is listed, and what is asked for."""
 
 
-@pytest.mark.parametrize(("page", "target"), EXAMPLES)
+@each_row(("page", "target"), EXAMPLES)
 def test_a_page_is_blocked_by_what_its_program_has_for_it(page: str, target: str) -> None:
     assert matcher(f"http://p.test{page}").check("p.test", target).blocked
     other = page.replace("55", "56") if (page, target) in BY_NUMBER else page[:-1]
@@ -300,7 +301,7 @@ def test_each_row_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers == set(range(1, len(pictures.SERVICES) + 1))
 
 
-@pytest.mark.parametrize("module", [data_routes, topics, pictures])
+@each_row("module", [data_routes, topics, pictures])
 def test_words_are_told_together_as_they_are_alone(module: Any) -> None:
     alone = [re.compile(word).search for word in module.TELLING]
     together = words.search_for(module.TELLING)

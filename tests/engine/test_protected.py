@@ -3,6 +3,7 @@
 import pytest
 
 from engine.support import OTHER_SECRET, build, key
+from rows import each_row
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
@@ -19,7 +20,7 @@ def guarded(*lines: str, own: tuple[str, ...] = ()) -> Matcher:
     return Matcher(lists, protected=[load(build(PROTECTED, other), other)])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "host"),
     [
         ("good.test", "good.test"),
@@ -44,7 +45,7 @@ def test_protected_hosts_are_not_blocked_whole(entry: str, host: str) -> None:
     assert guarded("x.test", own=(entry,)).check_host(host).blocked, "the operator's own list counts"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "host"),
     [
         ("bad.test", "bad.test"),
@@ -59,7 +60,7 @@ def test_the_rest_of_a_wide_entry_is_blocked(entry: str, host: str) -> None:
     assert not found.protects(host)
 
 
-@pytest.mark.parametrize("entry", ["||test^", "||co.uk^", "||blogspot.com^"])
+@each_row("entry", ["||test^", "||co.uk^", "||blogspot.com^"])
 def test_a_public_suffix_is_not_blocked_by_a_guarded_list(entry: str) -> None:
     suffix = entry[2:-1]
     for host in (suffix, f"a.{suffix}", f"b.a.{suffix}"):
@@ -82,7 +83,7 @@ def test_pages_of_protected_hosts_are_blocked() -> None:
     assert own.lists_below("good.test") == ("own",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "host"),
     [
         ("http://good.test/*", "good.test"),
@@ -102,8 +103,8 @@ def test_a_folder_of_a_protected_host_is_blocked() -> None:
     assert guarded("http://good.test/a/*").check("good.test", "/a/b").blocked
 
 
-@pytest.mark.parametrize("suffix", ["test", "co.uk", "blogspot.com"])
-@pytest.mark.parametrize("target", ["*", "", "a/*", "?a=1"])
+@each_row("suffix", ["test", "co.uk", "blogspot.com"])
+@each_row("target", ["*", "", "a/*", "?a=1"])
 def test_pages_of_all_hosts_under_a_suffix_are_not_blocked(suffix: str, target: str) -> None:
     entry = f"http://{suffix}/{target} subdomains"
     asked = f"/{target.replace('*', 'x')}"
@@ -112,7 +113,7 @@ def test_pages_of_all_hosts_under_a_suffix_are_not_blocked(suffix: str, target: 
     assert guarded(f"http://a.{suffix}/{target} subdomains").check(f"b.a.{suffix}", asked).blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "address"),
     [
         ("0.0.0.0/0", "203.0.113.9"),

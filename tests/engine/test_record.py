@@ -1,6 +1,5 @@
-import pytest
-
 from engine.support import key
+from rows import each_row
 from urlward.engine import record
 from urlward.engine.record import Flag, Shape
 
@@ -20,7 +19,7 @@ def test_letters_of_an_entry_begin_those_of_every_request_it_matches() -> None:
     assert names.startswith(record.name_letters(KEY, ["example"]))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "other"),
     [
         (record.host_letters(KEY, ["test"]), record.domain_letters(KEY, ["test"])),

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import CREATED, OTHER_SECRET, SECRET, build, examples, key
+from rows import each_row
 from urlward.engine.artifact import read_header
 from urlward.engine.errors import ArtifactError, RotationError
 from urlward.engine.signing import (
@@ -43,7 +44,7 @@ def test_it_comes_back() -> None:
     assert found.text() == statement()
 
 
-@pytest.mark.parametrize(("start", "serial"), [(-1, 1), (1, -1), (1, MAX_SERIAL + 1), (2**60, 1)])
+@each_row(("start", "serial"), [(-1, 1), (1, -1), (1, MAX_SERIAL + 1), (2**60, 1)])
 def test_numbers_out_of_range(start: int, serial: int) -> None:
     with pytest.raises(RotationError, match="0 to"):
         make_rotation(OLD, NEW.public, start=start, last_serial=serial)
@@ -64,7 +65,7 @@ def signed(text: str) -> bytes:
     return f"{text}signature {OLD.sign(text.encode()).hex()}\n".encode()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("was", "put"),
     [
         ("last-serial 41", f"last-serial {MAX_SERIAL + 1}"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.engine import sieve
 from urlward.engine.errors import ArtifactError
 from urlward.engine.sieve import Sieves, read_sieve, write_sieve
@@ -52,7 +53,7 @@ def test_what_is_known_of_a_domain_says_nothing_of_what_is_below_it(monkeypatch:
     assert len(found.quiet) <= 4
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     [
         *("", ".", "a..test", ".test", "test.", "Test", "a.Test", "a.192", "a.0x1", "192.0.2.1", "a.%74est"),

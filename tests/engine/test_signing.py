@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import OTHER_SECRET, SECRET, build, examples, key
+from rows import each_row
 from urlward.engine.artifact import HEADER_SIZE, SIGNATURE, Header, parse, read_header
 from urlward.engine.errors import ArtifactError, KeyFileError
 from urlward.engine.loaded import load
@@ -192,7 +193,7 @@ EC_PUBLIC = EC_KEY.public_key().public_bytes(
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "reason"),
     [
         (b"", "not a private key in PEM"),
@@ -208,7 +209,7 @@ def test_what_is_no_signing_key(data: bytes, reason: str) -> None:
         parse_signing_key(data)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "reason"),
     [
         (b"", "neither PEM nor"),
@@ -224,7 +225,7 @@ def test_what_is_no_public_key(data: bytes, reason: str) -> None:
         parse_public_key(data)
 
 
-@pytest.mark.parametrize("size", [0, 31, 33])
+@each_row("size", [0, 31, 33])
 def test_keys_of_another_size(size: int) -> None:
     with pytest.raises(KeyFileError):
         SigningKey(b"\1" * size)

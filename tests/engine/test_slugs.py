@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.support import examples, matcher
+from rows import each_row
 from urlward.engine.hosts import LOOK
 from urlward.engine.slugs import is_own_slug, slug_path
 from urlward.engine.verdict import PASS, Verdict
@@ -52,7 +52,7 @@ def test_what_wordpress_makes_a_listed_slug_of_is_blocked(marks: dict[int, str],
         assert LISTED.check("p.test", target).blocked, target
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "target"),
     [
         # Two pages to most programs: no slash at the end, capitals, an index by letter.
@@ -100,7 +100,7 @@ def test_other_pages_pass(entry: str, target: str) -> None:
     assert matcher(entry).check("p.test", target) == PASS
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("page", "target"),
     [
         ("/2024/05/marie/", "/2024/05/Marie/"),
@@ -117,7 +117,7 @@ def test_a_title_is_found_in_another_spelling(page: str, target: str) -> None:
     assert matcher(f"http://p.test{page}").check("p.test", target).blocked
 
 
-@pytest.mark.parametrize("entry", ["{}", "{} nocase", "{} port=80", "{} expires=2149-06-06", "{} subdomains"])
+@each_row("entry", ["{}", "{} nocase", "{} port=80", "{} expires=2149-06-06", "{} subdomains"])
 def test_an_entry_with_attributes_is_found_where_they_hold(entry: str) -> None:
     found = matcher(entry.format("http://p.test/listed-page/"))
     assert found.check("p.test", "/listed-page'/?x", (80,)).blocked
@@ -145,7 +145,7 @@ def test_what_allows_a_path_as_sent_allows_what_wordpress_makes_of_it() -> None:
     )
 
 
-@pytest.mark.parametrize("target", ["/listed-page!/", "/listed%2dpage!/", "/LISTED-PAGE/0/"])
+@each_row("target", ["/listed-page!/", "/listed%2dpage!/", "/LISTED-PAGE/0/"])
 def test_what_is_only_told_of_is_told_of_by_another_name(target: str) -> None:
     def told(verdicts: list[Verdict]) -> Verdict:
         return verdicts[0]._replace(action="monitor")
@@ -162,9 +162,7 @@ def test_a_block_by_another_name_counts_before_what_is_told_of() -> None:
     assert found.check("p.test", "/Listed-page/", decide=told).blocked
 
 
-@pytest.mark.parametrize(
-    "unit", ["-", "&", "&;", "<", "<>", "/", "-/", "/0", "0", "/2024/5", "page/", "%C3%A9"]
-)
+@each_row("unit", ["-", "&", "&;", "<", "<>", "/", "-/", "/0", "0", "/2024/5", "page/", "%C3%A9"])
 def test_a_long_path_is_looked_through_once(unit: str) -> None:
     """From each of its characters on, that would take minutes."""
     path = f"/{unit * (65_000 // len(unit))}/"

@@ -2,6 +2,7 @@ from collections.abc import Generator
 
 import pytest
 
+from rows import each_row
 from urlward.engine.steps import Steps, exhaust
 
 
@@ -24,7 +25,7 @@ def test_no_result_before_the_end() -> None:
         _ = steps.result
 
 
-@pytest.mark.parametrize("n", [0, 1, 5])
+@each_row("n", [0, 1, 5])
 def test_exhaust(n: int) -> None:
     assert exhaust(count(n)) == n
 

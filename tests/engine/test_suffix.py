@@ -3,11 +3,12 @@ import io
 import pytest
 from publicsuffixlist import PublicSuffixList
 
+from rows import each_row
 from urlward.engine import hosts
 from urlward.engine.hosts import is_suffix, labels_before_suffix
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "labels"),
     [
         ("example.test", ("example",)),
@@ -22,7 +23,7 @@ def test_the_bundled_list(host: str, labels: tuple[str, ...]) -> None:
     assert labels_before_suffix(host) == labels
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "labels"),
     [
         ("a.example.co.test", ("example", "a")),

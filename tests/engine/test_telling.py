@@ -1,15 +1,14 @@
 """Ids and categories that would tell an entry are left out; others stay as they are."""
 
-import pytest
-
 from engine.support import SECRET, build
+from rows import each_row
 from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
 
 IDN = "http://b\u00fccher.test/"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "said"),
     [
         ("example.test", "example.test"),
@@ -50,7 +49,7 @@ def test_an_id_that_tells_its_entry(entry: str, said: str) -> None:
     assert said.lower() not in build([f"{entry} id={said}"], Key(SECRET)).decode("latin-1").lower()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "said"),
     [
         ("b\u00fccher.test", "b-cher.test"),
@@ -63,7 +62,7 @@ def test_a_category_that_tells_its_entry(entry: str, said: str) -> None:
     assert found.category == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entry", "id_", "category"),
     [
         ("a.test", "beta-test-7", "phishing"),

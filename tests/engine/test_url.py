@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from rows import each_row
 from urlward.engine import readings as readings_module
 from urlward.engine import url as url_module
 from urlward.engine.errors import UrlError
@@ -115,7 +116,7 @@ def test_there_are_as_many_vectors_as_there_should_be() -> None:
     assert len(READINGS) == 72
 
 
-@pytest.mark.parametrize(("url", "expected"), VECTORS)
+@each_row(("url", "expected"), VECTORS)
 def test_vector(url: str, expected: str | None) -> None:
     if expected is None:
         with pytest.raises(UrlError):
@@ -246,7 +247,7 @@ def test_escaping_an_escape_again_hides_nothing(path: str, times: int) -> None:
 # -- hosts
 
 
-@pytest.mark.parametrize(
+@each_row(
     "spelling",
     [
         *[
@@ -272,7 +273,7 @@ def test_spellings_of_a_name(spelling: str) -> None:
     assert canonicalize(f"http://{spelling}/".encode()).host == "example.test"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "spelling",
     [
         *["192.0.2.11", "192.0.2.11.", "192.0.523", "192.523", "3221225995", "0xC000020B", "0xc0.0.2.11"],
@@ -292,9 +293,7 @@ def test_spellings_of_an_ipv4_address(spelling: str) -> None:
     assert is_address(canonical_host(spelling))
 
 
-@pytest.mark.parametrize(
-    "spelling", ["[2001:db8::7]", "[2001:DB8::7]", "[2001:0db8:0:0:0:0:0:7]", "[2001:db8::0.0.0.7]"]
-)
+@each_row("spelling", ["[2001:db8::7]", "[2001:DB8::7]", "[2001:0db8:0:0:0:0:0:7]", "[2001:db8::0.0.0.7]"])
 def test_spellings_of_an_ipv6_address(spelling: str) -> None:
     assert canonical_host(spelling) == "[2001:db8::7]"
     assert is_address("[2001:db8::7]")
@@ -312,7 +311,7 @@ def test_an_internationalised_name_is_one_in_unicode_punycode_and_bytes() -> Non
     } == {"xn--bcher-kva.test"}
 
 
-@pytest.mark.parametrize(("name", "hosts"), READINGS)
+@each_row(("name", "hosts"), READINGS)
 def test_every_host_that_a_name_could_mean(name: str, hosts: list[str]) -> None:
     assert list(host_readings(name)) == hosts
 
@@ -375,7 +374,7 @@ def test_an_address_in_brackets_ends_with_them() -> None:
             canonicalize(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     [
         *[
@@ -413,9 +412,7 @@ def test_what_is_no_host(host: str) -> None:
         canonical_host(host)
 
 
-@pytest.mark.parametrize(
-    "host", ["a_b.test", "-a.test", "a-.test", "a--b.test", "123.test", "0x.test", "0xg.test", "a"]
-)
+@each_row("host", ["a_b.test", "-a.test", "a-.test", "a--b.test", "123.test", "0x.test", "0xg.test", "a"])
 def test_plain_names_stay_as_they_are(host: str) -> None:
     assert canonical_host(host) == host
     assert not is_address(host)
@@ -445,7 +442,7 @@ def test_the_short_way_for_plain_hosts_is_the_long_way(labels: list[str]) -> Non
 # -- authority, target
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("authority", "expected"),
     [
         ("h.test", ("h.test", None)),
@@ -465,13 +462,13 @@ def test_authority(authority: str, expected: tuple[str, int | None]) -> None:
     assert split_authority(authority) == expected
 
 
-@pytest.mark.parametrize("port", ["65536", "x", "-1", "+1", "8 0", "0x50", "1" * 30_000, "\xb2", "80:80x"])
+@each_row("port", ["65536", "x", "-1", "+1", "8 0", "0x50", "1" * 30_000, "\xb2", "80:80x"])
 def test_ports_that_are_none(port: str) -> None:
     with pytest.raises(UrlError, match=r"^port is"):
         split_authority(f"h.test:{port}")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "port"),
     [
         ("http://h.test/", 80),
@@ -486,7 +483,7 @@ def test_a_scheme_has_its_port(url: str, port: int | None) -> None:
     assert canonicalize(url.replace("h.test", "h.test:7")).port == 7
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         *[
@@ -511,9 +508,7 @@ def test_a_whole_url_is_read_as_a_browser_reads_it(url: str) -> None:
     assert str(canonicalize(url)) == "h.test/a"
 
 
-@pytest.mark.parametrize(
-    "url", ["", "http://", "http:///", "/a", "?a", "ftp://h.test/", "file:///a", "data://h.test"]
-)
+@each_row("url", ["", "http://", "http:///", "/a", "?a", "ftp://h.test/", "file:///a", "data://h.test"])
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(UrlError):
         canonicalize(url)
@@ -529,7 +524,7 @@ def test_an_error_does_not_repeat_what_it_was_given() -> None:
 # -- paths and queries
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "expected"),
     [
         *[
@@ -582,7 +577,7 @@ def test_path(path: str, expected: str) -> None:
     assert canonical_path(path) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "expected"),
     [
         *[
@@ -614,7 +609,7 @@ def test_query(query: str, expected: str) -> None:
     assert canonical_query(query) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "expected"),
     [
         *[
@@ -643,9 +638,7 @@ def test_a_target_ends_at_its_fragment() -> None:
     assert split_target("/a#b?c") == ("/a", "")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://other.test\\@h.test/a", "other.test\\b@h.test", "http:\\\\other.test\\@h.test"]
-)
+@each_row("url", ["http://other.test\\@h.test/a", "other.test\\b@h.test", "http:\\\\other.test\\@h.test"])
 def test_a_url_of_which_browsers_and_curl_read_different_hosts_is_none(url: str) -> None:
     with pytest.raises(UrlError, match="differ in which host"):
         split_url(url)
@@ -656,16 +649,14 @@ def test_a_url_of_which_browsers_and_curl_read_different_hosts_is_none(url: str)
 # -- size
 
 
-@pytest.mark.parametrize("unit", ["a/", "a", "&", "a.", ";", "@", "[", "="])
+@each_row("unit", ["a/", "a", "&", "a.", ";", "@", "[", "="])
 def test_nothing_is_cut_off_a_plain_url_of_64_kib(unit: str) -> None:
     long = unit * (65_000 // len(unit))
     assert canonical_path(f"/{long}end").endswith("end")
     assert canonical_query(f"{long}&end=1").endswith("&end=1")
 
 
-@pytest.mark.parametrize(
-    "unit", ["%25", "%2525", "/../", "//", "/./", "\\", "%", "%41", "%2f", "\xe9", "%2e%2e/"]
-)
+@each_row("unit", ["%25", "%2525", "/../", "//", "/./", "\\", "%", "%41", "%2f", "\xe9", "%2e%2e/"])
 def test_a_path_is_refused_where_it_would_take_long(unit: str) -> None:
     long = unit * (65_000 // len(unit))
     for function in (canonical_path, path_readings, target_readings):
@@ -711,7 +702,7 @@ def paths(target: str) -> set[str]:
     return {reading.path for reading in target_readings(target)}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     [
         "/",
@@ -734,7 +725,7 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
     assert len(target_readings(target)) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "others"),
     [
         # Apache keeps an escaped slash inside its segment.
@@ -905,14 +896,12 @@ def test_reading(target: str, others: list[str]) -> None:
     assert {canonical_path(split_target(target)[0]), *others} <= paths(target)
 
 
-@pytest.mark.parametrize(
-    "target", ["/a.html/..", "/a.html/..?x", "/a.html/../b??", "/a.html/..b/../..?x", "/a.html?/..?"]
-)
+@each_row("target", ["/a.html/..", "/a.html/..?x", "/a.html/../b??", "/a.html/..b/../..?x", "/a.html?/..?"])
 def test_dots_that_no_second_question_mark_follows_are_no_name(target: str) -> None:
     assert ("/a.html" in paths(target)) is target.startswith("/a.html?")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("run", "times", "behind"),
     [(".", 60_000, ""), (".", 15_000, "/b"), ("%20.", 3_000, ""), ("%20.", 3_000, "/b")],
 )
@@ -922,7 +911,7 @@ def test_runs_of_dots_take_no_more_time_than_other_text(run: str, times: int, be
     assert before + behind in paths(f"{before}.{behind}")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "queries"),
     [
         ("/a;x=1", {"", "x=1"}),
@@ -944,7 +933,7 @@ def test_where_a_query_begins(target: str, queries: set[str]) -> None:
     assert {reading.query for reading in target_readings(target) if reading.path == "/a"} == queries
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "queries"),
     [
         ("/a%3fx=1", ["x=1"]),
@@ -963,7 +952,7 @@ def test_what_is_escaped_begins_a_query_for_parameters_or_with_one(target: str, 
     assert {path for path, _, _ in readings} == {"/a", canonical_path(target.partition("?")[0])}
 
 
-@pytest.mark.parametrize("target", ["/john.doe/photos", "/v1.2/x", "/commander.js/issues", "/a.html;/b.c/d"])
+@each_row("target", ["/john.doe/photos", "/v1.2/x", "/commander.js/issues", "/a.html;/b.c/d"])
 def test_a_name_with_a_dot_is_no_file_for_that(target: str) -> None:
     assert target[: target.rindex("/")] not in paths(target)
 
@@ -1043,7 +1032,7 @@ def test_readings_are_written_as_entries_are(text: str) -> None:
         assert not set(reading.path) & set("?#\\ ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "target",
     [
         "/a%2f..\\;%5c/%252f;..//" * 60 + "../x",
@@ -1057,7 +1046,7 @@ def test_a_target_with_too_many_readings_is_refused(target: str) -> None:
         target_readings(target)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "unit",
     ["//u%2f@x", "u@", "%00", "%0a", "{x}%0a", "%ff", "#", ";", "#;?", "@%2f", "%2e/", "/%2e/..", "\xc3%a0"],
 )
@@ -1070,7 +1059,7 @@ def test_few_readings_are_added_by_what_is_repeated(unit: str) -> None:
                 assert times > 100 or "." in unit, start
 
 
-@pytest.mark.parametrize(
+@each_row(
     "query",
     [
         *[
@@ -1124,7 +1113,7 @@ def test_an_entry_names_a_parameter_in_any_spelling_of_it() -> None:
         assert request_parameters(f"{name}=5") > {"user_id=5"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "name"),
     [
         ("a[b]=1", "a[b]=1"),
@@ -1138,7 +1127,7 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
     assert query_parameters(canonical_query(query)) == {name}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "query",
     [
         "user_id=5[]",
@@ -1156,7 +1145,7 @@ def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "entry"),
     [
         ("f=a/b.jpg", "f=/a/b.jpg"),
@@ -1177,7 +1166,7 @@ def test_a_value_that_is_a_path_is_spelt_in_any_way(query: str, entry: str) -> N
         request_parameters("&".join(f"{i}=/" for i in range(257)))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "query",
     ["/a/5", "/a/5=x", "/a/5=", "/a/5?x=1", "%2fa/5=x", "&/a/5=x&y", "?/a/5=x", "/a%2f5%3fx", "/a/5;x=1"],
 )
@@ -1186,12 +1175,12 @@ def test_a_path_that_begins_a_query_is_one_whatever_follows_it(query: str) -> No
     assert "/a/5" in request_parameters(query)
 
 
-@pytest.mark.parametrize("query", ["/a/5x", "/a/5-x=1", "/a/5/x=1", "u=/a/5=x", "a/5=x", "x&/a/5=x"])
+@each_row("query", ["/a/5x", "/a/5-x=1", "/a/5/x=1", "u=/a/5=x", "a/5=x", "x&/a/5=x"])
 def test_other_names_are_not(query: str) -> None:
     assert "/a/5" not in request_parameters(query)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "spelt", "function"),
     [("%e9", "%C3%A9", "_letters"), ("%c0%af", "/", "_shortest"), ("%u002f", "/", "_narrow")],
 )

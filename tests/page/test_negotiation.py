@@ -2,15 +2,14 @@ import os
 import subprocess
 import sys
 
-import pytest
-
+from rows import each_row
 from urlward.page.words import PageForm, choose_form, choose_language
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 IMAGE = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("accept", "expected"),
     [
         ("", PageForm.TEXT),
@@ -58,7 +57,7 @@ def test_form(accept: str, expected: PageForm) -> None:
     assert choose_form(accept) is expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("accept_language", "expected"),
     [
         ("", "en"),

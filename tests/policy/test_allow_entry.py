@@ -3,6 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lists.support import SENTINEL, artifact
+from rows import each_row
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.loaded import load
@@ -20,7 +21,7 @@ def matcher(allowed: Allowed) -> Matcher:
     return Matcher([load(artifact(lines), KEY) for lines in (WHOLE, [f"{allowed.line} id=a-1"])])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "whole_host", "kind", "passes", "blocked"),
     [
         (
@@ -94,7 +95,7 @@ def test_any_page_that_can_be_asked_for_can_be_allowed(target: str) -> None:
     assert found.check_url(f"http://{HOST}{canonical.path}x/").blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "message"),
     [
         ("", "not a URL or host: no host"),
@@ -112,10 +113,8 @@ def test_what_is_no_url(url: str, message: str) -> None:
         allowed_by(url)
 
 
-@pytest.mark.parametrize("whole_host", [False, True])
-@pytest.mark.parametrize(
-    "network", ["192.0.2.0/24", "192.0.2.7/32", "192.0.2.0/255.255.255.0", "[2001:db8::]/32"]
-)
+@each_row("whole_host", [False, True])
+@each_row("network", ["192.0.2.0/24", "192.0.2.7/32", "192.0.2.0/255.255.255.0", "[2001:db8::]/32"])
 def test_a_network_is_no_page(network: str, whole_host: bool) -> None:
     with pytest.raises(UrlwardError, match=r"^a network; "):
         allowed_by(network, whole_host=whole_host)
@@ -128,7 +127,7 @@ def test_a_page_of_a_host_without_a_dot() -> None:
         allowed_by("http://wiki/a", whole_host=True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "words", "named"),
     [
         (HOST, f"for {HOST}", True),

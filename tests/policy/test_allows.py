@@ -8,6 +8,7 @@ import pytest
 
 from lists.support import SENTINEL, artifact
 from obstacles import audit_on_a_full_disk
+from rows import each_row
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -59,7 +60,7 @@ def audit(state: Path) -> list[dict[str, str]]:
 HOST = WHOLE[0]
 
 
-@pytest.mark.parametrize("why", ["", "  ", "two\nlines", "x" * 501, f"wants {HOST.upper()} back"])
+@each_row("why", ["", "  ", "two\nlines", "x" * 501, f"wants {HOST.upper()} back"])
 def test_a_reason_is_words_and_not_the_host(tmp_path: Path, why: str) -> None:
     with pytest.raises(UrlwardError, match=r"^why: ") as raised:
         allow(tmp_path, f"www.{HOST}", why=why)
@@ -85,7 +86,7 @@ def test_a_page_and_a_whole_host(tmp_path: Path) -> None:
     assert found.check_url(f"http://{HOST}/b").blocked
 
 
-@pytest.mark.parametrize("seconds", [0, -1, LONGEST + 1])
+@each_row("seconds", [0, -1, LONGEST + 1])
 def test_not_longer_than_a_month(tmp_path: Path, seconds: int) -> None:
     with pytest.raises(UrlwardError, match="at most 30 days"):
         allow(tmp_path, HOST, seconds)
@@ -184,7 +185,7 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"",

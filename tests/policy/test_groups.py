@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.config.policy import GroupTable
 from urlward.policy.policy import NOBODYS, ClientGroups, Membership
 
@@ -16,7 +17,7 @@ TABLES = (
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("client", "expected"),
     [
         ("192.0.2.1", Membership(0, "group.0.networks.0")),

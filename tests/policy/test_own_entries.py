@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from obstacles import audit_on_a_full_disk
+from rows import each_row
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.grammar import parse_line
@@ -35,7 +36,7 @@ def add(state: Path, text: str = "listed.example", **more: Any) -> str:
     return add_own(state, local_key(state), draft(text, **more), "ann", now=NOW).id
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "meant", "line"),
     [
         ("listed.example", "entry", "listed.example"),
@@ -56,7 +57,7 @@ def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
     assert allowed == made.entry._replace(allow=True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "told"),
     [
         ({"text": ""}, "not one entry"),
@@ -89,7 +90,7 @@ def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
     assert "a.example" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "warned"),
     [
         ("listed.example", ""),

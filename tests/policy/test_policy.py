@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lists.policy_support import config, found
+from rows import each_row
 from urlward.config import Config, RuleTable, ScheduleTable, Use
 from urlward.engine.verdict import PASS, Verdict
 from urlward.engine.verdict import decide as plain
@@ -91,7 +92,7 @@ to = "21:00"
 NIGHT = at("2026-11-25T23:00+01:00")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("action", "use", "inside", "outside"),
     [
         ("block", "block", "block", "pass"),
@@ -116,7 +117,7 @@ def test_a_rule_with_a_schedule_means_only_then(
         assert view.decide([found("a", "other")]).action == use
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("first", "second", "lesson", "evening", "night"),
     [
         (("block", "lessons"), ("block", "evening"), "block", "block", "pass"),
@@ -229,7 +230,7 @@ def test_a_clients_group_is_found_anew_when_the_neighbours_change(tmp_path: Path
     assert policy.view(CLIENT, LESSON).group == "machines"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "uses", "trivial"),
     [
         ("", {}, True),
@@ -244,7 +245,7 @@ def test_trivial(tmp_path: Path, text: str, uses: Mapping[str, Use], trivial: bo
     assert Policy(config(tmp_path, text), uses).is_trivial is trivial
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rules", "use", "uses", "watches"),
     [
         ("", "block", True, True),

@@ -1,10 +1,11 @@
 import pytest
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import MAX_WHY, names, reason_of
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "order 12/2026 of the court", "Az. 4.12/2026, Dr.Smith", "mail of anna@example.test/office",
@@ -15,7 +16,7 @@ def test_words(text: str) -> None:
     assert reason_of(f"  {text} ") == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "asks for http://blocked.example/", "HXXP://blocked.example", "www.blocked.example",
@@ -30,7 +31,7 @@ def test_no_url(text: str) -> None:
     assert "blocked" not in str(e.value)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "two\nlines", "x" * (MAX_WHY + 1)])
+@each_row("text", ["", "  ", "two\nlines", "x" * (MAX_WHY + 1)])
 def test_no_words(text: str) -> None:
     with pytest.raises(UrlwardError, match="needed, one line"):
         reason_of(text)

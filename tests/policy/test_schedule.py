@@ -1,10 +1,10 @@
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.config.policy import DAYS, ScheduleTable
 from urlward.policy.policy import LOOK_AHEAD, Schedule
 
@@ -20,7 +20,7 @@ def at(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "holds"),
     [
         ("2026-11-25T08:29:59.9+01:00", False),
@@ -37,7 +37,7 @@ def test_lessons(now: str, holds: bool) -> None:
     assert schedule(MADRID, "08:30", "17:00", DAYS[:5]).holds(at(now)) is holds
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "holds"),
     [
         ("2026-11-27T21:59+01:00", False),
@@ -58,7 +58,7 @@ def test_sunday_night_ends_on_monday() -> None:
 
 # In 2027 Madrid goes from 02:00 to 03:00 on 28 March and from 03:00 back to 02:00 on 31 October; New York
 # from 02:00 to 03:00 on 14 March and from 02:00 back to 01:00 on 7 November.
-@pytest.mark.parametrize(
+@each_row(
     ("zone", "begins", "ends", "now", "changes"),
     [
         # A time that is skipped is in nothing: it begins with the first that is shown.

@@ -60,6 +60,24 @@ async def test_of_one_network_so_many_are_under_way() -> None:
     assert sorted(held.done) == list("1234")
 
 
+async def test_who_has_none_under_way_has_a_thread_where_others_have_all() -> None:
+    """Somebody with many networks may ask by all of them."""
+    held, told = Held(), list[str]()
+    threads = Threads(held, "held", threads=4, of_one=2, beyond=2)
+    for network in "abc":
+        for number in range(3):
+            threads.ask(network, f"{network}{number}", told.append)
+    assert not threads.begins_at_once("c")
+    assert threads.begins_at_once("d")
+    threads.ask("d", "d0", told.append)
+    assert not threads.begins_at_once("e")
+    threads.ask("e", "e0", told.append)
+    assert threads._running == {"a": 2, "b": 2, "c": 1, "d": 1}
+    held.may.release(11)
+    await until(lambda: len(told) == 11)
+    assert not threads.works
+
+
 async def test_what_nobody_waits_for_any_more_is_let_go() -> None:
     """Before its turn, which those of its network may keep from coming for long."""
 

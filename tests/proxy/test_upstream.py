@@ -323,6 +323,7 @@ class Names:
 
 @pytest.mark.parametrize("ones", [(ONE,), ("2001:db8::1", "2001:db8::2:1")], ids=["address", "network"])
 async def test_nobody_has_all_lookups(ones: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "LOOKUPS", LOOKUPS_OF_ONE)  # somebody has, with more networks
     names, resolver = Names(monkeypatch), Resolver()
     found: dict[str, list[Sequence[Address]]] = {"one": [], "other": []}
     for n in range(4 * LOOKUPS_OF_ONE):
@@ -343,6 +344,7 @@ async def test_nobody_has_all_lookups(ones: Sequence[str], monkeypatch: pytest.M
 
 async def test_clients_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "LOOKUPS", 1)
+    monkeypatch.setattr(upstream, "LOOKUPS_BEYOND", 0)
     names, resolver = Names(monkeypatch), Resolver()
     found: list[Sequence[Address]] = []
     resolver.look_up("silent", 80, ONE, found.append)

@@ -66,6 +66,7 @@ class Threads[Work: Hashable, Found]:
         keep: is given each piece and what came of it in the event loop, also where nobody waits any more.
         threads: how many there are at most.
         of_one: pieces of one network that are under way at a time.
+        beyond: threads more, for networks that have none under way, where others have all.
         most: who may wait at a time.
         nice: steps by which the threads come behind traffic.
     """
@@ -78,12 +79,13 @@ class Threads[Work: Hashable, Found]:
         keep: Callable[[Work, Found], object] = lambda *_: None,
         threads: int,
         of_one: int = 1,
+        beyond: int = 0,
         most: float = inf,
         nice: int = 0,
     ) -> None:
         self._do, self._keep = do, keep
         self._name, self._nice = name, nice
-        self._most_threads, self._of_one, self._most = threads, of_one, most
+        self._most_threads, self._of_one, self._beyond, self._most = threads, of_one, beyond, most
         self._lock = Lock()
         """Around all that follows: the next piece is begun without the event loop, which may be busy."""
         self._networks: dict[Hashable, dict[Waiter, None]] = {}
@@ -143,14 +145,20 @@ class Threads[Work: Hashable, Found]:
     def begins_at_once(self, network: Hashable) -> bool:
         """Whether what a network asks for now is begun at once."""
         with self._lock:
-            return self._running[network] < self._of_one and self._running.total() < self._most_threads
+            return self._may_begin(network, self._running.total())
+
+    def _may_begin(self, network: Hashable, running: int) -> bool:
+        """Whether there is a thread for a network's next piece, where so many are under way."""
+        own = self._running[network]
+        return own < self._of_one and running < self._most_threads + (0 if own else self._beyond)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin what is next."""
+        running = self._running.total()
         for network in list(self._pending):
-            if self._running.total() >= self._most_threads:
+            if running >= self._most_threads + self._beyond:
                 return
-            if self._running[network] >= self._of_one:
+            if not self._may_begin(network, running):
                 continue
             pending = self._pending.pop(network)
             work = self._next(pending)
@@ -159,6 +167,7 @@ class Threads[Work: Hashable, Found]:
             if work is not None:
                 self._begun.add(work)
                 self._running[network] += 1
+                running += 1
                 self._queue.put((loop, network, work))
 
     def _next(self, pending: deque[Waiter]) -> Any:

@@ -43,6 +43,10 @@ LOOKUPS: Final = 256
 LOOKUPS_OF_ONE: Final = 16
 """Names that are looked up at a time for one client."""
 
+LOOKUPS_BEYOND: Final = 256
+"""Names that are looked up beside these, for clients for whom none is: somebody with many networks (a /56 of
+IPv6 has 256) may have all others wait for silent servers."""
+
 KNOWN_FOR, NONE_FOR = 5.0, 1.0
 """Seconds for which a name's addresses are remembered, and that it has none."""
 
@@ -85,7 +89,12 @@ class Resolver:
             REMEMBERED, lambda _, found, now: now + (KNOWN_FOR if found else NONE_FOR), timer=clock
         )
         self._threads = Threads(
-            _find, "urlward-lookup", keep=self._known.__setitem__, threads=LOOKUPS, of_one=LOOKUPS_OF_ONE
+            _find,
+            "urlward-lookup",
+            keep=self._known.__setitem__,
+            threads=LOOKUPS,
+            of_one=LOOKUPS_OF_ONE,
+            beyond=LOOKUPS_BEYOND,
         )
 
     def look_up(self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]) -> Waiter:
