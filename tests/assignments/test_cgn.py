@@ -350,6 +350,25 @@ def test_a_time_of_a_card_behind_one_without_a_year() -> None:
     assert sighting[5] == moment("15:30:00")
 
 
+@pytest.mark.parametrize(
+    ("header", "zone", "is_told"),
+    [
+        ("Nov 18 07:30:01", "America/Los_Angeles", True),
+        ("Nov 18 16:30:01", "Europe/Berlin", True),
+        ("2026-11-18T15:30:01Z", "Europe/Berlin", True),
+        ("Nov 18 16:30:01", "UTC", False),
+        ("Nov 18 15:30:01", "Europe/Berlin", False),
+        ("Nov 18 14:30:01", "Europe/Berlin", False),
+        ("Feb 29 15:30:01", "Europe/Berlin", False),
+    ],
+)
+def test_a_time_in_utc_behind_one_of_the_zone(header: str, zone: str, *, is_told: bool) -> None:
+    """As cards of Junos have theirs: it would be read hours off."""
+    line = f"{header} mx-1 (FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00 [FWNAT]:{EVENTS[2]}"
+    parsed = CgnParser(ReadOptions(zone=ZoneInfo(zone))).parse([line])
+    assert ["in UTC" in fault.reason for fault in parsed.faults] == [True] * is_told
+
+
 def test_no_columns() -> None:
     with pytest.raises(AssignmentError, match="'subscriber' is none of"):
         CgnParser(ReadOptions({"subscriber": "x"}))

@@ -38,6 +38,7 @@ within one.
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
@@ -60,6 +61,7 @@ from urlward.assignments.interval import (
     held_from,
     held_until,
     moment_of,
+    ms_text,
     place_of,
     sane,
     to_ms,
@@ -692,10 +694,13 @@ def _time_in(text: str, zone: tzinfo) -> Moment | None:
     Raises:
         RowError: its zone is another than it is read in.
     """
-    times = [one for one in _TIME.finditer(text) if one["year"] or one["year2"] or one["date"]]
+    found = [*_TIME.finditer(text)]
+    times = [one for one in found if one["year"] or one["year2"] or one["date"]]
     if not times:
         return None
     at = _moment_in(times[-1], zone)
+    if _is_utc(times[-1], found[: found.index(times[-1])], at, zone):
+        raise RowError("a time in UTC behind one of --zone: give --zone UTC, if all are so")
     for collectors in times[:-1]:
         # Nothing is received before it was sent.
         if collectors["offset"] and at.first > _moment_in(collectors, zone).last + _AHEAD:
@@ -705,6 +710,20 @@ def _time_in(text: str, zone: tzinfo) -> Moment | None:
     return at
 
 
+def _is_utc(last: re.Match[str], others: Sequence[re.Match[str]], at: Moment, zone: tzinfo) -> bool:
+    """Whether a time is in UTC, and not in a zone as `at`, by those of the zone before it: Junos' cards keep
+    to that where the router, and who gives the zone, does not."""
+    if zone is UTC or last["offset"] or last["zone"]:
+        return False
+    utc = _moment_in(last, UTC).first
+    for other in others:
+        with suppress(ValueError):  # a local time that there was none of
+            said = _moment_in(other, zone, ms_text(utc)[:4]).first
+            if abs(said - utc) <= _AHEAD < min(abs(said - at.first), abs(said - at.last)):
+                return True
+    return False
+
+
 _LATER = 60_000
 """Milliseconds behind its beginning from which on a block that is written of was still there."""
 
@@ -712,9 +731,10 @@ _AHEAD = 600_000
 """Milliseconds that a translator's clock may be ahead of its collector's."""
 
 
-def _moment_in(match: re.Match[str], zone: tzinfo) -> Moment:
+def _moment_in(match: re.Match[str], zone: tzinfo, year: str = "") -> Moment:
+    """A time in the zone that it says, or else in another; and in the year, if it says one."""
     clock = (match["clock"] or match["clock2"]).replace(" ", "")
-    if year := match["year"] or match["year2"]:
+    if year := match["year"] or match["year2"] or (year if not match["date"] else ""):
         day = datetime.strptime(f"{year} {match['month']} {match['day']}", "%Y %b %d")
         at = f"{day:%Y-%m-%d}T{clock}"
     else:
