@@ -531,7 +531,7 @@ class Look:
         if held is None or self.moved or self.own is not None or not any(held.header.signer):
             return
         if held.meta["name"] == self.feed.name != name:
-            text = f"a list called {name}, and {self.feed.name} is in force; if it was renamed, rename the feed"
+            text = f"a list called {name}, and {self.feed.name} is in force: if renamed, rename the feed"
             raise RefusedError("another-list", text)
 
     def _check(self, trust: Trust, header: Header) -> None:
