@@ -351,6 +351,11 @@ def test_options_that_flags_set(refused: Refused, option: str, key: str) -> None
     ]
 
 
+def test_an_authority_is_kept_in_no_folder_that_is_called_as_a_home(refused: Refused) -> None:
+    (said,) = refused("", "--confdir", "~nobody-of-that-name/ca")
+    assert said == "--confdir: ~nobody-of-that-name/ca: no home folder to keep the authority in: name another"
+
+
 def test_flags_are_called_flags(refused: Refused) -> None:
     text = f'mode = ["regular"]\nlisten = "127.0.0.1:1"\n{DAYS}[admin]\nlisten = "127.0.0.1:8088"\n'
     assert refused(text, "--list", "none", "--mode", "nonsense", "--key", "none") == [
