@@ -351,9 +351,18 @@ def test_options_that_flags_set(refused: Refused, option: str, key: str) -> None
     ]
 
 
-def test_an_authority_is_kept_in_no_folder_that_is_called_as_a_home(refused: Refused) -> None:
-    (said,) = refused("", "--confdir", "~nobody-of-that-name/ca")
-    assert said == "--confdir: ~nobody-of-that-name/ca: no home folder to keep the authority in: name another"
+@pytest.mark.parametrize(
+    ("flag", "why"),
+    [
+        ("--confdir", "no home folder to keep the authority in: name another"),
+        ("--trust", "No such file or directory"),
+    ],
+)
+def test_a_home_of_nobody(refused: Refused, flag: str, why: str) -> None:
+    """Nor is a folder of that name made."""
+    name = "~nobody-of-that-name/file"
+    (said,) = refused("", flag, name)
+    assert said == f"{flag}: {name}: {why}"
 
 
 def test_flags_are_called_flags(refused: Refused) -> None:
