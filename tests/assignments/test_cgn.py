@@ -229,7 +229,12 @@ def test_headers_of_messages(header: str) -> None:
         ),
         (
             EVENTS[2],
-            ["(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ", "{s}[n]:"],
+            [
+                "(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ",
+                "{s}[n]:",
+                "2026-11-18 15:30:00: mx-1{service-1}[jservices-nat]: ",
+                "2026-11-18 15: 30:00: {service-1} [FWNAT]: mx-1 ",
+            ],
         ),
         (EVENTS[3], ["- - NAT44 - ", "- - DSLITE - ", "NAT44 - ", "- - DS-LITE - "]),
         (EVENTS[4], [": ", "", ": - - - "]),
@@ -336,6 +341,13 @@ def test_many_blanks_take_no_long_time(front: str) -> None:
 def test_a_long_event_takes_no_long_time(event: str, piece: str) -> None:
     """Which would be looked through from each of its words, or letters."""
     assert not CgnParser(ReadOptions()).parse([f"{event}{piece * 100_000}"]).sightings
+
+
+def test_a_time_of_a_card_behind_one_without_a_year() -> None:
+    """With a blank in it."""
+    line = "Nov 18 16:30:01 2026-11-18 15: 30:00: {s}[n]: " + EVENTS[2].replace("ALLOC", "RELEASE")
+    (sighting,) = CgnParser(ReadOptions()).parse([line]).sightings
+    assert sighting[5] == moment("15:30:00")
 
 
 def test_no_columns() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rows import each_row
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -45,7 +47,7 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 RESULTS = {"engine": "results/engine.json"}
 
 
-@pytest.mark.parametrize("module", CHANGES)
+@each_row("module", CHANGES)
 def test_the_readme_says_what_the_result_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.dashboard import asked
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import Grant
@@ -15,7 +16,7 @@ def wanted(values: Mapping[str, str], kinds: list[str] | None = None) -> EventQu
     return asked.event_filter(lambda name: values.get(name, ""), kinds or [])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "seconds"),
     [
         ("", None),
@@ -30,7 +31,7 @@ def test_times(text: str, seconds: float | None):
     assert asked.moment("since", text) == seconds
 
 
-@pytest.mark.parametrize("text", ["31.01.2027", "01/31/2027", "2027-02-30", "2027-01-31 25:00", "now"])
+@each_row("text", ["31.01.2027", "01/31/2027", "2027-02-30", "2027-01-31 25:00", "now"])
 def test_times_that_are_none(text: str):
     with pytest.raises(UrlwardError, match="since: not a date"):
         asked.moment("since", text)
@@ -51,7 +52,7 @@ def test_filters():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         ("before", "x"),

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from rows import each_row
 from urlward.dashboard.editing import FIELDS, shown, values_of
 from urlward.engine.errors import UrlwardError
 
 FEED = {"name": "one", "url": "https://a.example/", "use": "block", "password_file": "any file"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "given", "before", "values"),
     [
         ("feed", {"name": "n", "interval": " 1h ", "category": ""}, None,
@@ -32,14 +33,14 @@ def test_what_a_form_changes(
     assert values_of(kind, given, before) == values
 
 
-@pytest.mark.parametrize("name", ["/var/lib/urlward/key", "admin.token", "x"])
+@each_row("name", ["/var/lib/urlward/key", "admin.token", "x"])
 def test_no_other_file_than_of_credentials_is_sent(name: str) -> None:
     for key in ("password_file", "token_file"):
         with pytest.raises(UrlwardError, match=f"^{key}: a file whose name ends in"):
             values_of("feed", {key: name}, FEED)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("more", "others"),
     [
         ({"password_file": "any file"}, []),
@@ -62,7 +63,7 @@ def test_what_is_for_one_server_is_sent_to_no_other(more: dict[str, str], others
     assert values_of("feed", named, {"name": "one", "url": "https://a.example/"}, ["ca"])
 
 
-@pytest.mark.parametrize("kind", FIELDS)
+@each_row("kind", FIELDS)
 def test_what_is_shown_and_sent_back_changes_nothing(kind: str) -> None:
     written: dict[str, Any] = {
         "name": "one",

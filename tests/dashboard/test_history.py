@@ -11,6 +11,7 @@ import pytest
 
 from conftest import wait_for
 from lists.policy_support import config as read
+from rows import each_row
 from urlward.dashboard import history
 from urlward.dashboard.history import (
     AHEAD,
@@ -246,8 +247,8 @@ def steps(*found: tuple[int, Step]) -> Callable[[int, int, int], list[tuple[int,
     return lambda length, since, until: [one for one in found if since <= one[0] < until]
 
 
-@pytest.mark.parametrize("name", SPANS)
-@pytest.mark.parametrize("rows", [False, True])
+@each_row("name", SPANS)
+@each_row("rows", [False, True])
 def test_a_span_ends_with_the_step_that_is_under_way(name: str, rows: bool):
     found = past(name, steps(), NOW, rows=rows)
     assert found["times"][-1] <= NOW < found["times"][-1] + found["step"]

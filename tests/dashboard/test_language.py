@@ -13,6 +13,7 @@ from jinja2 import Environment, nodes
 
 from dashboard.admin_support import MadeUp, Site, serving
 from dashboard.test_app import Browser
+from rows import each_row
 from urlward.config import Config
 from urlward.dashboard import handler
 from urlward.dashboard.handler import NAVIGATION
@@ -57,7 +58,7 @@ def test_each_language_has_each_text():
         assert [key for key, text in OWN[tag].items() if not text.strip()] == []
 
 
-@pytest.mark.parametrize("tag", SHIPPED)
+@each_row("tag", SHIPPED)
 def test_a_text_has_the_same_placeholders_in_each_language(tag: str):
     for key, text in OWN[tag].items():
         whole = fields(ENGLISH[key])
@@ -121,14 +122,14 @@ def literal_texts(source: str) -> Iterator[str]:
                 yield const.value
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+@each_row("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_text_stands_in_a_template(path: Path):
     found = {" ".join(text.split()) for text in literal_texts(path.read_text())}
     left = {text for text in found if any(word not in NAMES for word in WORDS.findall(text))}
     assert left - NAMES == set()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "source",
     [
         "<p>Hello</p>",
@@ -265,7 +266,7 @@ FOR_SCRIPTS = ("body: ", "admin: ", "who: ", "message: ")
 an objection, whose page has words of its own."""
 
 
-@pytest.mark.parametrize(("file", "message"), SPOKEN)
+@each_row(("file", "message"), SPOKEN)
 def test_messages_are_translated(file: str, message: str):
     if message.startswith(FOR_SCRIPTS) or message == "X":
         return
@@ -323,7 +324,7 @@ def test_a_text_that_a_language_lacks_is_english():
     assert Language("es", texts)("a.b") == "one"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("chosen", "accept", "tag"),
     [
         ("", "", "en"),
@@ -395,7 +396,7 @@ def test_scripts_are_answered_in_english(site: Site):
     assert b'"error": "Unauthorized"' in answer.data
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "static").glob("[!u]*.js")), ids=lambda path: path.name)
+@each_row("path", sorted((HERE / "static").glob("[!u]*.js")), ids=lambda path: path.name)
 def test_no_text_stands_in_a_script(path: Path):
     literals = re.findall(r'"([^"\n]*)"|`([^`]*)`', re.sub(r"(?m)//.*$", "", path.read_text()))
     sentences = [text for pair in literals for text in pair if re.match(r"[A-Z][a-z]|.*[a-z]\.$", text)]

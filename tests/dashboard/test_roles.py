@@ -10,6 +10,7 @@ from tornado.web import RequestHandler
 
 from dashboard.admin_support import EDITING, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from dashboard.test_app import Browser
+from rows import each_row
 from urlward.dashboard.app import ROUTES
 from urlward.dashboard.handler import NAVIGATION
 from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
@@ -85,7 +86,7 @@ def ask(browser: Browser, method: str, path: str, token: str = "") -> tuple[int,
     return answer.status, answer.headers.get("Location", "")
 
 
-@pytest.mark.parametrize("route", [pytest.param(one, id=one.pattern) for one in ROUTES])
+@each_row("route", [pytest.param(one, id=one.pattern) for one in ROUTES])
 def test_each_method_of_a_handler_has_a_role(route: Route):
     has = {
         name
@@ -103,7 +104,7 @@ def test_what_needs_no_token_is_known():
     assert found == {"/login", "/language", "/healthz", "/readyz"}
 
 
-@pytest.mark.parametrize(("route", "method"), methods())
+@each_row(("route", "method"), methods())
 def test_without_a_token(site: Site, route: Route, method: str):
     status, place = ask(Browser(site), method, path_of(route))
     if route.access[method] == ANYBODY:
@@ -115,8 +116,8 @@ def test_without_a_token(site: Site, route: Route, method: str):
         assert (status, place) == (303, "/login")
 
 
-@pytest.mark.parametrize("by", ["token", "session"])
-@pytest.mark.parametrize(("route", "method"), [one for one in methods() if "/login" not in str(one.id)])
+@each_row("by", ["token", "session"])
+@each_row(("route", "method"), [one for one in methods() if "/login" not in str(one.id)])
 def test_a_viewer(site: Site, viewer: Browser, route: Route, method: str, by: str):
     told = list(site.sources.told)  # type: ignore[attr-defined]
     browser = Browser(site) if by == "token" or route.pattern == "/logout" else viewer
@@ -130,8 +131,8 @@ def test_a_viewer(site: Site, viewer: Browser, route: Route, method: str, by: st
         assert place != "/login" or route.pattern == "/logout"
 
 
-@pytest.mark.parametrize("by", ["token", "session"])
-@pytest.mark.parametrize(("route", "method"), [one for one in methods() if "/login" not in str(one.id)])
+@each_row("by", ["token", "session"])
+@each_row(("route", "method"), [one for one in methods() if "/login" not in str(one.id)])
 def test_an_operator(site: Site, operator: Browser, route: Route, method: str, by: str):
     browser = Browser(site) if by == "token" or route.pattern == "/logout" else operator
     token = TOKEN if browser is not operator else ""
@@ -160,7 +161,7 @@ def test_a_refusal_says_why(viewer: Browser):
     assert json.loads(answer.data) == {"error": "For operators only: you are in as a viewer."}
 
 
-@pytest.mark.parametrize("path", [*(path for path, _ in NAVIGATION), *EDITING])
+@each_row("path", [*(path for path, _ in NAVIGATION), *EDITING])
 def test_a_viewer_is_shown_no_form_that_is_refused(site: Site, viewer: Browser, operator: Browser, path: str):
     access = RolesNeeded(ROUTES)
     pages = {"viewer": viewer.get(path), "operator": operator.get(path)}

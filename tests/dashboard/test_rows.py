@@ -1,6 +1,5 @@
-import pytest
-
 from dashboard.admin_support import event
+from rows import each_row
 from urlward.dashboard.live_sources import of_alarm, of_list
 
 
@@ -10,7 +9,7 @@ def test_a_list_that_no_worker_has_says_so():
     assert row["note"] == "no worker has it in force"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "kind"),
     [("hotline", "feed"), ("own", "file"), ("own-entries", "own"), ("allows", "allows")],
 )
@@ -21,7 +20,7 @@ def test_kinds_of_lists(name: str, kind: str):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("detail", "shown"),
     [
         ("", ("alarm", "")),

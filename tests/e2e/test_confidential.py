@@ -18,6 +18,7 @@ import pytest
 from conftest import free_port, wait_for
 from e2e.support import RECORDS, Filter, children_of, command_of, has_ended, running
 from e2e.test_feeds import publish, server
+from rows import each_row
 from urlward.policy.allows import add_allow
 from urlward.state.folder import local_key
 
@@ -142,7 +143,7 @@ def in_force(proxy: Filter, name: str, entries: int) -> Callable[[], bool]:
 
 
 @needs_root
-@pytest.mark.parametrize("width", list(_WIDTHS))
+@each_row("width", list(_WIDTHS))
 def test_the_search_finds_what_is_there(width: str) -> None:
     _, labels = made_list(width, 1000)
     kept = "".join(f"ab{label}cd." for label in labels).encode(_WIDTHS[width])

@@ -18,6 +18,7 @@ import pytest
 from browsing import CHROMIUM, FLAGS, NEEDS_CHROMIUM
 from conftest import free_port, wait_for
 from e2e.support import Authority, Filter, Nginx, RawOrigin, ask, children_of, get, running, urlward
+from rows import each_row
 
 PASSWORD = "correct-horse"
 BROWSER_WITHIN = 120_000.0
@@ -157,7 +158,7 @@ def test_the_mode_upstream_asks_too(tmp_path: Path, raw: RawOrigin) -> None:
     assert b"authorization" not in raw.received.lower()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("table", "flags", "said"),
     [
         ('users = "none"', [], "urlward.toml:2: proxy.users: none: No such file"),

@@ -27,6 +27,7 @@ from e2e.support import (
 from e2e.test_cut import ends, put
 from e2e.test_http2 import Http2
 from nginx_log import AccessLog, nginx_in
+from rows import each_row
 
 ESZETT, SIGMA, JOINER = "xn--strae-oqa.test", "xn--kxaef0b5ab.test", "xn--11b2ezcw70k.test"
 NAMES = (ESZETT, SIGMA, JOINER, "*.whole.test", "whole.test", "*.parent.test", "free.test", "*.free.test")
@@ -139,7 +140,7 @@ def over_tls(
         return tls.decrypted, response.status, response.body
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "listed", "other"),
     [(ESZETT, "/page", "/other"), (ESZETT, "/page?x", "/"), (SIGMA, "/dir/x", "/dir"), (JOINER, "/any", "")],
 )
@@ -159,7 +160,7 @@ def test_a_listed_host_that_idna_2003_refuses(
         assert vhosts.served() == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         *[b"whole.test:443", b"whole.test:", b"whole.test:x", b"WHOLE.TEST:9", b"free.whole.test:whole.test"],
@@ -183,7 +184,7 @@ def test_a_name_that_an_origin_serves_as_a_listed_one(
     assert vhosts.served() == 0
 
 
-@pytest.mark.parametrize("name", [b"a^b.parent.test", b"xn--zz.parent.test", b"parent.test:x"])
+@each_row("name", [b"a^b.parent.test", b"xn--zz.parent.test", b"parent.test:x"])
 def test_a_page_with_subdomains(names_filter: Filter, vhosts: Origin, name: bytes) -> None:
     vhosts.log.new()
     assert over_tls(names_filter, vhosts.lax, name, "/page", b"parent.test")[:2] == (True, 451)
@@ -193,7 +194,7 @@ def test_a_page_with_subdomains(names_filter: Filter, vhosts: Origin, name: byte
     assert over_tls(names_filter, vhosts.lax, name, "/other", b"parent.test")[:2] == (True, status)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         *[b"printer.42", b"foo.1", b"999.1.1.1", b"xn--strae-oqa.free.test", b"xn--zz.free.test"],
@@ -205,7 +206,7 @@ def test_an_unlisted_name_is_relayed(names_filter: Filter, vhosts: Origin, name:
     assert (decrypted, status) == (name == b"free.whole.test", 200)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "path", "status"),
     [
         ("xn--zz.free.test", "/", 200),
@@ -235,7 +236,7 @@ def test_a_host_field(names_filter: Filter, vhosts: Origin, host: str, path: str
     assert vhosts.served() == (status == 200)
 
 
-@pytest.mark.parametrize("host", [ESZETT, "xn--mnchen-3ya.free.test", "xn--zz.free.test", "a^b.free.test"])
+@each_row("host", [ESZETT, "xn--mnchen-3ya.free.test", "xn--zz.free.test", "a^b.free.test"])
 def test_an_explicit_proxy(names_filter: Filter, vhosts: Origin, host: str) -> None:
     with connect(names_filter.port) as s:
         s.sendall(f"GET http://{host}:{vhosts.http}/ok HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -272,7 +273,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filter]:
         yield proxy
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "line", "cut"),
     [
         (ESZETT, "http://straße.test/x id=C-1", True),

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import bcrypt
-import pytest
 
 from e2e.support import urlward
+from rows import each_row
 from urlward.regular import BOM
 
 RECORDS = "[records]\ndays.blocks = 1\ndays.operations = 1\n"
@@ -32,7 +32,7 @@ WANTED = {
 """What is to have a pipe as its file: a flag, or a key with what stands before it."""
 
 
-@pytest.mark.parametrize("place", WANTED)
+@each_row("place", WANTED)
 def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path, place: str) -> None:
     config, pipe = tmp_path / "urlward.toml", tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)

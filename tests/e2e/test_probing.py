@@ -12,6 +12,7 @@ import pytest
 
 from conftest import free_port, wait_for
 from e2e.support import TIMEOUT, Filter, RawOrigin, Response, read_response, running
+from rows import each_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +114,7 @@ def test_connections_of_who_is_slowed_wait(proxy: Filter, origin: RawOrigin, mod
     assert warnings(proxy, other) == 0
 
 
-@pytest.mark.parametrize("mode", ["reverse", "regular", "tunnel"])
+@each_row("mode", ["reverse", "regular", "tunnel"])
 def test_requests_on_one_connection_wait(proxy: Filter, origin: RawOrigin, mode: str) -> None:
     client = Client(proxy, origin, mode)
     with client.connect() as s:

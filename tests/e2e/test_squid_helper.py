@@ -13,6 +13,7 @@ import pytest
 
 from conftest import accepts, free_port, wait_for
 from e2e.support import ENDS_WITHIN, Nginx, read_to_end
+from rows import each_row
 from urlward.commands.check import answer
 from urlward.library import Filter
 
@@ -88,7 +89,7 @@ def squid(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Iter
         process.wait(ENDS_WITHIN)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "target", "method", "denied"),
     [
         ("blocked.example", "/any", "GET", True),
@@ -133,7 +134,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         yield lambda line, blocks=True: answer(loaded, line, blocks=blocks)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "said"),
     [
         (

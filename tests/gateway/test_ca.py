@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from rows import each_row
 from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import ca
@@ -40,7 +41,7 @@ def test_one_is_made_and_stays(made: Authority) -> None:
         assert (made.folder / name).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("operator", "organisation", "name"),
     [
         ("", "mitmproxy", "mitmproxy"),
@@ -65,7 +66,7 @@ def test_it_is_the_one_that_mitmproxy_signs_with(made: Authority) -> None:
     assert store.default_ca.to_cryptography() == made.certificate
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@each_row("form", FORMATS)
 def test_export_is_the_certificate_alone(made: Authority, tmp_path: Path, form: str) -> None:
     path = tmp_path / "out"
     export(made, path, form)
@@ -96,7 +97,7 @@ def test_export_never_overwrites_the_key(made: Authority, tmp_path: Path, name: 
     assert secret.read_bytes() == before
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@each_row("form", FORMATS)
 def test_export_takes_the_place_of_a_certificate_alone(made: Authority, tmp_path: Path, form: str) -> None:
     for before in FORMATS:
         path = tmp_path / f"{before}.out"

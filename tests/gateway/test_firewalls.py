@@ -9,6 +9,7 @@ import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
+from rows import each_row
 from urlward.gateway import control
 from urlward.gateway.firewalls import clamps, closed
 from urlward.gateway.nft import Nft
@@ -52,7 +53,7 @@ def chain(rules: str, policy: str = "drop", family: str = "inet", more: str = ""
     return f"table {family} fw {{\n{more}\nchain in {{ {head}\n{rules}\n}}\n}}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "rules",
     [
         TYPICAL + 'iifname "lan0" accept',
@@ -78,8 +79,8 @@ def test_a_firewall_that_lets_clients_in(rules: str) -> None:
     assert said(OWN, rules=chain(rules, more=more)) == []
 
 
-@pytest.mark.parametrize("policy", ["drop", "accept"])
-@pytest.mark.parametrize(
+@each_row("policy", ["drop", "accept"])
+@each_row(
     "rules",
     [
         TYPICAL,
@@ -266,8 +267,8 @@ def test_iptables() -> None:
 
 
 @pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables here")
-@pytest.mark.parametrize("more", ["", " -m conntrack --ctstate NEW"])
-@pytest.mark.parametrize(
+@each_row("more", ["", " -m conntrack --ctstate NEW"])
+@each_row(
     ("multiport", "drops"),
     [
         ("tcp --dports 22,80,443", "tcp 5353, 8080"),

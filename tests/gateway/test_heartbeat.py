@@ -8,6 +8,7 @@ import pytest
 from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
+from rows import each_row
 from urlward.config import CanaryTable, GatewayTable
 from urlward.gateway import canary
 from urlward.gateway.canary import Heartbeat
@@ -80,7 +81,7 @@ async def test_errors_end_nothing(servers: list[Any], caplog: pytest.LogCaptureF
     assert not any("192.0.2.7" in line for line in lines)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("modes", "port"),
     [
         (["regular"], None),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rows import each_row
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
@@ -54,7 +55,7 @@ def plan(
     return RulesPlan(table, listen, RESOLVERS, families, shared)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@each_row("name", CONFIGURATIONS)
 def test_as_reviewed(name: str) -> None:
     path = DATA / f"rules-{name}.nft"
     text = rules(plan(*CONFIGURATIONS[name], shared=name == "strict"))
@@ -64,7 +65,7 @@ def test_as_reviewed(name: str) -> None:
     assert text == path.read_text(), f"read the difference, then delete {path.name} and run this test again"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("values", "message"),
     [
         ({"interfaces": ()}, "gateway.interfaces: say where clients come in"),

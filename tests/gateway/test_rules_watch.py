@@ -12,6 +12,7 @@ import pytest
 from conftest import wait_for
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
+from rows import each_row
 from urlward.config import GatewayTable
 from urlward.engine.nat64 import WELL_KNOWN, Nat64
 from urlward.gateway import control, rules_watch
@@ -125,7 +126,7 @@ def test_others_who_change_something_all_the_time(rig: Rig) -> None:
     quiet.close()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "values",
     [
         {"steer": False},

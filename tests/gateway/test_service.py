@@ -21,6 +21,7 @@ from conftest import in_turns, wait_for
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network, canaries, network
 from gateway.unprivileged import NOBODY
+from rows import each_row
 from urlward.cli import main
 from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
@@ -76,7 +77,7 @@ def test_closed_holds_before_there_is_a_network() -> None:
     assert settings(made[UNIT])["Also"] == CLOSED.name, "enabled with the service"
 
 
-@pytest.mark.parametrize("path", ["/srv/my lists/net.toml", "/srv/50%/net.toml", '/srv/"/net.toml'])
+@each_row("path", ["/srv/my lists/net.toml", "/srv/50%/net.toml", '/srv/"/net.toml'])
 def test_a_path_that_a_unit_cannot_name(path: str) -> None:
     with pytest.raises(UrlwardError, match="a service cannot use a path"):
         files(Path(path), configuration())

@@ -2,6 +2,7 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from rows import each_row
 from urlward.config import DnsTable, GatewayTable
 from urlward.engine.nat64 import Nat64
 from urlward.gateway.steerable import PUBLIC_RESOLVERS, Address, Steerable, plain
@@ -19,7 +20,7 @@ def parsed(text: str) -> Address:
     return address
 
 
-@pytest.mark.parametrize(
+@each_row(
     "address",
     [
         "192.0.2.1",
@@ -39,7 +40,7 @@ def test_steered(address: str) -> None:
     assert Steerable(GATEWAY, lambda: OWN)(parsed(address))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "address",
     [
         "0.0.0.0",
@@ -98,7 +99,7 @@ def test_plain() -> None:
     assert plain("example.test") is plain("") is None
 
 
-@pytest.mark.parametrize("prefix", ["2001:db8:64::/96", "fd64:0:0:0::/64", "2001:4860::/32"])
+@each_row("prefix", ["2001:db8:64::/96", "fd64:0:0:0::/64", "2001:4860::/32"])
 def test_own_nat64_prefixes(prefix: str) -> None:
     gateway = GatewayTable(never=("198.51.100.0/24",), nat64=(prefix,))
     steerable = Steerable(gateway, lambda: OWN)

@@ -21,6 +21,7 @@ from mitmproxy.test import taddons
 from conftest import free_port, rounds, until
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records
 from resolver.dnstap_support import Sender, tapped
+from rows import each_row
 from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
@@ -229,7 +230,7 @@ async def test_names_listed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert rig.kernel.addresses == {"192.0.2.1"}
 
 
-@pytest.mark.parametrize(("worker", "lists"), [("", True), ("0", True), ("1", False)])
+@each_row(("worker", "lists"), [("", True), ("0", True), ("1", False)])
 async def test_one_worker_lists_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: str, lists: bool
 ) -> None:
@@ -378,7 +379,7 @@ def test_rules_are_looked_at_before_the_start() -> None:
         addon.check(("transparent", "dns@5353"), 8080)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "modes",
     [("regular",), ("transparent",), ("regular", "dns@5353"), ("transparent", "dns@5300"), ("no such",)],
 )

@@ -1,5 +1,6 @@
 import pytest
 
+from rows import each_row
 from urlward.gateway.table import Setup
 
 SETUP = Setup(listen=8080, dns=5353, intercept=0, fail="open", source="own", config="0123456789abcdef")
@@ -16,9 +17,7 @@ def test_written_and_read() -> None:
     assert Setup.of(listing) == SETUP
 
 
-@pytest.mark.parametrize(
-    "text", ["", "listen=8080", "listen=x dns=1 intercept=0 fail=open source=own config=a", "x y z"]
-)
+@each_row("text", ["", "listen=8080", "listen=x dns=1 intercept=0 fail=open source=own config=a", "x y z"])
 def test_something_else(text: str) -> None:
     with pytest.raises(ValueError):
         Setup.parse(text)

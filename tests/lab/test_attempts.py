@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rows import each_row
 from urlward.lab import run as module
 from urlward.lab.outcome import JudgedAttempt, Result
 from urlward.lab.run import AttemptSender
@@ -107,7 +108,7 @@ def test_it_is_asked_again_while_there_is_time(world: Any) -> None:
     assert judged(world, 0, 0.2, THERE).result is Result.UNEXPECTED
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ended", "more", "expect", "result"),
     [
         ("", 10, "open", Result.HELD),

@@ -8,6 +8,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from rows import each_row
 from urlward.lab.agent import ask_dns
 
 
@@ -46,7 +47,7 @@ def test_no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["rcode"], found["records"], found["ttl"]) == ("NXDOMAIN", 0, None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "told"),
     [
         (dns.exception.Timeout(), "timeout"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import wait_for
+from conftest import in_turns, wait_for
 from lab.lab_support import LAB, inside_processes, lab, left, report, surroundings, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -53,7 +53,7 @@ def started(scenario: Path, report_folder: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", in_turns(signal.SIGKILL, signal.SIGINT, signal.SIGTERM, of=3))
 def test_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
     scenario = tmp_path / "long.toml"
     scenario.write_text(LONG)

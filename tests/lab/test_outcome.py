@@ -1,5 +1,4 @@
-import pytest
-
+from rows import each_row
 from urlward.lab.outcome import Observations, Result, judge
 
 SERVED = Observations(status=200, served=1, stage=1)
@@ -7,7 +6,7 @@ PAGE = Observations(status=451, blocked=True, stage=3, entry="E-1")
 RESET = Observations(error="reset", stage=1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("expect", "seen", "result"),
     [
         ("block", PAGE, Result.CAUGHT),

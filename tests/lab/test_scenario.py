@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.lab.scenario import load_scenario, shipped
 
@@ -16,7 +17,7 @@ def written(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", list(shipped()))
+@each_row("name", list(shipped()))
 def test_shipped_ones_can_be_read(name: str) -> None:
     loaded = load_scenario(name)
     assert loaded.name == name
@@ -36,7 +37,7 @@ def test_requests_have_their_lines(tmp_path: Path) -> None:
     assert load_scenario(written(tmp_path, text)).lines == ((8,), (10,))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "words"),
     [
         (START + STEP + "oops = 1\n", "steps.1.oops: no such key"),

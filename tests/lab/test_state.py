@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import (
     Running,
@@ -31,9 +32,7 @@ def test_what_is_remembered_is_found(tmp_path: Path) -> None:
     assert find_running("other", tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    "text", ['{"name": "mine", "pid": 1, "start": 1, "scenario": ""}', "{", '{"pid": 1}', "[]"]
-)
+@each_row("text", ['{"name": "mine", "pid": 1, "start": 1, "scenario": ""}', "{", '{"pid": 1}', "[]"])
 def test_what_is_stale_is_removed(text: str, tmp_path: Path) -> None:
     path_of("mine", tmp_path).write_text(text)
     assert find_running("mine", tmp_path) is None
@@ -54,7 +53,7 @@ def test_one_that_is_not_up(tmp_path: Path) -> None:
         the_running("mine", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 33, "-x"])
+@each_row("name", ["", "../x", "a b", "x" * 33, "-x"])
 def test_names(name: str, tmp_path: Path) -> None:
     with pytest.raises(UrlwardError, match="is no name for a lab"):
         path_of(name, tmp_path)

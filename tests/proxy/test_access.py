@@ -22,6 +22,7 @@ import pytest
 from conftest import until
 from proxy.driver import refused
 from proxy.rig import OK, Rig, answer, reset
+from rows import each_row
 from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable
 from urlward.proxy import session
@@ -200,7 +201,7 @@ async def test_ports(rig: Rig, port: int) -> None:
     await rig.settled()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "address",
     [
         "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "169.254.169.254",
@@ -211,9 +212,7 @@ def test_addresses_that_mean_another_machine_to_each(address: str) -> None:
     assert is_inside(address)
 
 
-@pytest.mark.parametrize(
-    "address", ["203.0.113.7", "10.0.0.1", "192.168.1.1", "2001:db8::7", "fd00::1", "::ffff:10.0.0.1"]
-)
+@each_row("address", ["203.0.113.7", "10.0.0.1", "192.168.1.1", "2001:db8::7", "fd00::1", "::ffff:10.0.0.1"])
 def test_other_addresses(address: str) -> None:
     assert not is_inside(address)
 

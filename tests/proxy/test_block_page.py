@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.config import PageTable
 from urlward.page.words import SHIPPED, BlockPageError, load_texts
 from urlward.proxy.block_page import (
@@ -71,7 +72,7 @@ def test_headers_of_the_html_page() -> None:
     assert "unsafe" not in policy
 
 
-@pytest.mark.parametrize("accept", [HTML, PROBLEM, JSON, TEXT])
+@each_row("accept", [HTML, PROBLEM, JSON, TEXT])
 def test_every_form_says_what_is_needed(accept: str) -> None:
     body = FULL.render(NOTICE, accept=accept).body.decode()
     for needed in ("Example Networks", "https://operator.example/blocking", "objections@operator.example"):
@@ -87,7 +88,7 @@ def test_403() -> None:
     assert 'rel="blocked-by"' in fields(response)["Link"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "target"),
     [
         ({}, "data:,network%20operator"),
@@ -108,7 +109,7 @@ def test_language_is_named_in_header_and_page() -> None:
         assert f'<html lang="{language}" dir="ltr">' in html
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("objection", "shown"),
     [
         (
@@ -129,7 +130,7 @@ def test_default_language() -> None:
     assert fields(page.render(NOTICE, accept_language="en"))["Content-Language"] == "en"
 
 
-@pytest.mark.parametrize("accept", [HTML, JSON, TEXT])
+@each_row("accept", [HTML, JSON, TEXT])
 def test_head_has_the_headers_of_get(accept: str) -> None:
     get = FULL.render(NOTICE, accept=accept)
     head = FULL.render(NOTICE, accept=accept, head=True)
@@ -191,7 +192,7 @@ def test_control_characters_of_a_list_name_are_shown_as_such() -> None:
     assert "a\ufffd\ufffd\ufffd[31m\ufffdb" in body
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "key"),
     [
         ({"status": 200}, "status"),
@@ -238,7 +239,7 @@ def test_a_bad_setting_is_named_in_one_line(changes: dict[str, Any], key: str) -
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("language", SHIPPED)
+@each_row("language", SHIPPED)
 def test_each_language_has_every_text(language: str) -> None:
     texts = load_texts({})
     assert texts[language].keys() == texts["en"].keys()
@@ -246,8 +247,8 @@ def test_each_language_has_every_text(language: str) -> None:
     assert same <= ({"direction", "reference_label"} if language != "en" else texts["en"].keys())
 
 
-@pytest.mark.parametrize("language", SHIPPED)
-@pytest.mark.parametrize(
+@each_row("language", SHIPPED)
+@each_row(
     ("category", "key"),
     [
         (None, "default"),
@@ -318,7 +319,7 @@ def test_a_template_that_alters_the_reference_is_rendered_each_time(tmp_path: Pa
     assert fields(other)["Content-Length"] == "9"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("source", "message"),
     [
         ("{% if %}{{ reference }}", "line 1: Expected"),

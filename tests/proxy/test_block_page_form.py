@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rows import each_row
 from urlward.config import ObjectionsTable, PageTable
 from urlward.page.words import SHIPPED, BlockPageError, load_texts
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse
@@ -38,7 +39,7 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-@pytest.mark.parametrize("language", SHIPPED)
+@each_row("language", SHIPPED)
 def test_the_form_posts_reference_and_message(language: str) -> None:
     body = page(length=99).render(NOTICE, accept=HTML, accept_language=language).body.decode()
     elements = Elements(body)

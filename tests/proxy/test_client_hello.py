@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from e2e.support import client_hello
 from engine.support import examples
+from rows import each_row
 from urlward.proxy.client_hello import (
     ClientHelloError,
     may_be_client_hello,
@@ -52,8 +53,8 @@ def sni(data: bytes) -> bytes | None:
     return found.sni
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("name", ["plain.example", "xn--strae-oqa.test", None])
+@each_row("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@each_row("name", ["plain.example", "xn--strae-oqa.test", None])
 def test_a_real_client(version: ssl.TLSVersion, name: str | None) -> None:
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -68,7 +69,7 @@ def test_a_real_client(version: ssl.TLSVersion, name: str | None) -> None:
     assert sni(data + b"more") == (name.encode() if name else None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [b"listed.test:443", b"foo$bar|x.test", b"x\xff.test", b"xn--1ug.test", b"\0", b"..", b"a" * 300, b" "],
 )
@@ -86,7 +87,7 @@ def test_no_name_is_only_where_there_is_none() -> None:
     assert sni(hello(server_name(b"x.test", kind=1))) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "extensions",
     [
         server_name(b"a.test", b"b.test"),
@@ -140,7 +141,7 @@ def test_records_of_a_byte_each() -> None:
         assert read_client_hello(data[:end]) is None
 
 
-@pytest.mark.parametrize("data", [record(b"\2\0\0\1x"), record(b"hello"), record(b"") + record(b"\0\0\0\0")])
+@each_row("data", [record(b"\2\0\0\1x"), record(b"hello"), record(b"") + record(b"\0\0\0\0")])
 def test_another_message_is_refused(data: bytes) -> None:
     assert may_be_client_hello(data)
     with pytest.raises(ClientHelloError):
@@ -154,7 +155,7 @@ def test_too_many_records_and_too_large_messages_are_refused() -> None:
         read_client_hello(record(b"\1\xff\xff\xff"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "may_be"),
     [
         (b"", True),
@@ -188,7 +189,7 @@ def test_what_may_be_one(data: bytes, may_be: bool) -> None:
     assert may_be_client_hello(data) == may_be
 
 
-@pytest.mark.parametrize("kind", [b"\x14", b"\x15", b"\x17"])
+@each_row("kind", [b"\x14", b"\x15", b"\x17"])
 def test_another_record_inside_is_refused(kind: bytes) -> None:
     data = record(HELLO[5:30]) + kind
     for more in (b"", b"\x03\x03\x00\x01\x01"):

@@ -4,6 +4,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from proxy.driver import NOW, make_context
+from rows import each_row
 from urlward.engine.verdict import Verdict
 from urlward.proxy.guard import DecisionLog, timestamp
 from urlward.records.metrics import Metrics
@@ -19,7 +20,7 @@ def log() -> DecisionLog:
     return DecisionLog(Metrics(NOW), lambda: NOW)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("would", "cut", "word"),
     [
         (False, False, "block"),

@@ -5,6 +5,7 @@ from e2e.support import client_hello
 from proxy.driver import make_context, refused
 from proxy.test_guard import guard
 from proxy.test_names import to
+from rows import each_row
 from urlward.proxy.first_bytes import decide, is_for_origin
 
 HELLO = client_hello("plain.example")
@@ -21,7 +22,7 @@ def other_version(hello: bytes, version: int) -> bytes:
     return hello[:1] + version.to_bytes(2) + hello[3:]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "what"),
     [
         (b"", "wait"),
@@ -140,7 +141,7 @@ def test_what_is_spoken_to_the_proxy_itself() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "what"),
     [
         ("xn--strae-oqa.blocked.example", "tls"),

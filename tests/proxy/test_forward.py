@@ -6,6 +6,7 @@ import pytest
 
 from proxy import test_relay as relay
 from proxy.test_relay import Ends, ok
+from rows import each_row
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.forward import ESTABLISHED, NOWHERE, ForwardRelay, Origin
 from urlward.proxy.head import MAX_HEAD, RequestHead
@@ -116,7 +117,7 @@ def test_fields_that_are_the_same_go_out_under_each_authority() -> None:
     assert sent == [(b"/1", b"a.test"), (b"/2", b"b.test:8080"), (b"/3", b"a.test"), (b"/4", b"a.test")]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "host", "path"),
     [
         ("http://a.test/y@z", "a.test", "/y@z"),
@@ -188,7 +189,7 @@ def test_a_head_is_kept_for_the_origin_that_is_yet_to_be_reached() -> None:
     assert case.relay.pending[0].head is not None
 
 
-@pytest.mark.parametrize("user", ["u:p", "u%40x:p%2F", "", "listed.test:80"])
+@each_row("user", ["u:p", "u%40x:p%2F", "", "listed.test:80"])
 def test_user_information_is_nobodys(user: str) -> None:
     head = get(f"http://{user}@a.test/x@y").replace(b"Host: " + user.encode() + b"@", b"Host: ")
     case = Case().client(head)
@@ -208,7 +209,7 @@ def test_a_request_and_its_response() -> None:
     assert case.relay.idle
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "path", "origin"),
     [
         ("http://a.test", b"/", A),
@@ -251,7 +252,7 @@ def test_fields_of_this_hop_alone() -> None:
     assert case.ends.client == via(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Hop-Not: 2\r\n\r\n")
 
 
-@pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Host", "Cookie", "Authorization"])
+@each_row("name", ["Content-Length", "Transfer-Encoding", "Host", "Cookie", "Authorization"])
 def test_a_connection_field_takes_nothing_of_weight(name: str) -> None:
     value = {"Content-Length": "3", "Transfer-Encoding": "chunked"}.get(name, "x")
     more = f"Connection: {name}\r\n" + (f"{name}: {value}\r\n" if name != "Host" else "")
@@ -289,7 +290,7 @@ def test_an_upgrade_that_is_refused() -> None:
 # -- requests that are refused
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         b"GET / HTTP/1.1",
@@ -379,7 +380,7 @@ def test_a_client_that_sends_too_much_is_held() -> None:
     assert case.heads[1:] == [b"GET /2 HTTP/1.1"]
 
 
-@pytest.mark.parametrize("size", [1, 7, 100])
+@each_row("size", [1, 7, 100])
 def test_pieces_make_no_difference(size: int) -> None:
     chunked = get("http://b.test:8080/2", "Transfer-Encoding: chunked\r\n", "POST")
     sent = get("http://a.test/1") + chunked + b"3\r\nabc\r\n0\r\n\r\n" + get("http://a.test/listed") + get()
@@ -420,7 +421,7 @@ def test_a_connection_is_used_again_until_the_origin_closes_it() -> None:
     assert case.ends.opened == [A, A]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "response",
     [
         ok(more="Connection: close\r\n"),
@@ -438,7 +439,7 @@ def test_a_connection_that_is_not_used_again(response: bytes) -> None:
     assert case.ends.kept == []
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
+@each_row("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
 def test_a_request_is_sent_again_where_that_is_safe(method: str) -> None:
     case = Case().client(get()).server(ok()).client(get("http://a.test/2", method=method))
     case.relay.server_ended()
@@ -495,7 +496,7 @@ def test_an_origin_that_is_not_reached(answer: BlockResponse | None) -> None:
 # -- responses
 
 
-@pytest.mark.parametrize(
+@each_row(
     "response",
     [
         b"HTTP/1.1 200 OK\r\n\r\nbody",
@@ -747,7 +748,7 @@ def test_a_connection_that_rests_meanwhile_takes_nothing_that_is_not_sent_twice(
 # -- Max-Forwards
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "value", "sent"),
     [
         ("TRACE", "1", "0"),

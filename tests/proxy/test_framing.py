@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.proxy.framing import Body, Chunked, Counted, FramingError, Unbounded
 
 
@@ -86,7 +87,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("data", BAD, ids=range(len(BAD)))
+@each_row("data", BAD, ids=range(len(BAD)))
 def test_what_two_readers_could_end_elsewhere(data: bytes) -> None:
     for size in (1, 5, 1 << 20):
         with pytest.raises(FramingError):

@@ -8,6 +8,7 @@ from mitmproxy.http import Request
 
 from proxy.driver import NOW, failed, make_context, make_matcher, refused
 from proxy.test_names import request, to
+from rows import each_row
 from urlward.config import PageTable
 from urlward.engine.errors import UrlError
 from urlward.proxy.block_page import BlockPage, BlockResponse
@@ -52,7 +53,7 @@ def for_host(host: str, path: str = "/", **changes: Any) -> Request:
 PLAIN = head_of(for_host("plain.example"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "path", "status"),
     [
         ("plain.example", "/", None),
@@ -69,8 +70,8 @@ def test_answer(host: str, path: str, status: int | None) -> None:
     assert (answer.status if isinstance(answer, BlockResponse) else None) == status
 
 
-@pytest.mark.parametrize("reader", ["flow", "own"])
-@pytest.mark.parametrize(
+@each_row("reader", ["flow", "own"])
+@each_row(
     ("host", "path", "fields", "status"),
     [
         ("paged.example", "/", [("X-Original-URL", "/listed")], 451),
@@ -149,7 +150,7 @@ def test_the_destination_address_counts() -> None:
     assert answered(answer).status == 451
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sni", "address", "listed", "none"),
     [
         ("plain.example", "192.0.2.7", "relay", "relay"),
@@ -170,7 +171,7 @@ def test_tls(sni: str | None, address: str | None, listed: str, none: str) -> No
     assert guard(intercept="all").tls(context, name)[0] == "intercept"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sni", "port", "mode", "what"),
     [
         (b"old.example", 443, "transparent", "relay"),
@@ -305,7 +306,7 @@ def words(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [" ".join(re.sub(r"^\S+ (\S+) .* entry=(\S+) .*$", r"\1 \2", m).split()) for m in caplog.messages]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "path", "address", "entry"),
     [
         ("plain.example", "/", None, ""),
@@ -340,8 +341,8 @@ def test_what_cannot_be_read_or_judged_is_refused_while_monitoring() -> None:
     assert answered(broken(monitor=True).answer(for_host("plain.example"), make_context())).status == 503
 
 
-@pytest.mark.parametrize("changes", [{}, {"intercept": "none"}, {"tls_block": "alert"}, {"intercept": "all"}])
-@pytest.mark.parametrize(
+@each_row("changes", [{}, {"intercept": "none"}, {"tls_block": "alert"}, {"intercept": "all"}])
+@each_row(
     ("sni", "address", "what", "entry"),
     [
         ("plain.example", "192.0.2.7", "relay", ""),
@@ -434,7 +435,7 @@ def test_what_cannot_be_judged_is_cut_where_its_host_comes_to_be_listed(
 # -- connections that arrive where none is relayed unread
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "plain", "blocked"),
     [
         ({}, "intercept", "intercept"),

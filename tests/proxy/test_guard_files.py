@@ -10,6 +10,7 @@ from proxy.driver import NOW, failed, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_guard_policy import SCHOOL, of
 from proxy.test_guard_policy import guard as with_policy
+from rows import each_row
 from urlward.config import PageTable
 from urlward.engine.verdict import Verdict
 from urlward.feeds.learn import Learner, Match
@@ -97,7 +98,7 @@ def test_the_page_has_the_reference_of_the_event_and_the_group(
     assert told[0].group == "school"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mode", "tls", "address", "port"),
     [
         ("transparent", False, "192.0.2.66", 80),
@@ -115,11 +116,11 @@ def test_what_vouches_for_the_host_is_learned_with_it(mode: str, tls: bool, addr
     assert [(match.address, match.port) for match in learner.matches] == [(address, port)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("request_line", "length", "learned"),
     [("GET", 0, True), ("POST", 0, False), ("POST", 5, False), ("GET", 5, False), ("TRACE", 0, False)],
 )
-@pytest.mark.parametrize("field", ["X-Forwarded-Host: plain.example", "X-Original-URL: /b"])
+@each_row("field", ["X-Forwarded-Host: plain.example", "X-Original-URL: /b"])
 def test_what_servers_give_back_is_not_learned(
     request_line: str, length: int, learned: bool, field: str
 ) -> None:
@@ -136,7 +137,7 @@ def test_what_servers_give_back_is_not_learned(
     assert bool(learner.matches) is (learned and "plain" in field)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mode", "hosts", "learned"),
     [
         # Host field, absolute form or SNI, destination: of a CDN's address many hosts can be had.
@@ -161,7 +162,7 @@ def test_names_that_do_not_agree_are_not_learned(mode: str, hosts: tuple[str, ..
     assert bool(learner.matches) is learned
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "learned"),
     [
         ("/mine/../theirs", False),

@@ -9,6 +9,7 @@ from mitmproxy.proxy.context import Context
 from proxy.driver import NOW, failed, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_names import to
+from rows import each_row
 from urlward.config import Config, PageTable
 from urlward.engine.matcher import Matcher
 from urlward.policy.policy import Policy
@@ -65,7 +66,7 @@ def of(client: str, context: Context | None = None) -> Context:
     return context
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("client", "games", "csam"),
     [
         (ANYONE, 451, 451),
@@ -96,7 +97,7 @@ def test_each_by_its_group(client: str, games: int | None, csam: int | None) -> 
     assert failed(g) == 0
 
 
-@pytest.mark.parametrize(("client", "blocked"), [(ANYONE, True), (FREE, False), (WATCHED, False)])
+@each_row(("client", "blocked"), [(ANYONE, True), (FREE, False), (WATCHED, False)])
 def test_addresses_too(client: str, blocked: bool) -> None:
     g = guard()
     answer = g.answer(for_host("plain.example"), of(client, to("192.0.2.66")))
@@ -106,7 +107,7 @@ def test_addresses_too(client: str, blocked: bool) -> None:
     assert g.address_allowed(of(client, to("192.0.2.66")), names, "192.0.2.66") is not blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "decisions"),
     [
         # Of the page, of the host whole: who would be shown a block page is decrypted, as is who may have
@@ -146,9 +147,7 @@ def test_what_is_monitored_is_said_once_a_connection(caplog: pytest.LogCaptureFi
     assert caplog.messages[0].endswith(" group=watched")
 
 
-@pytest.mark.parametrize(
-    ("client", "review"), [(ANYONE, "cut"), (FREE, "passes"), (WATCHED, "told"), (NOTHING, "passes")]
-)
+@each_row(("client", "review"), [(ANYONE, "cut"), (FREE, "passes"), (WATCHED, "told"), (NOTHING, "passes")])
 def test_what_is_under_way_is_judged_by_its_client(client: str, review: str) -> None:
     names = Names(("games.example",), (80,), "", "/")
     assert guard().review(names, of(client).client) == review
@@ -163,7 +162,7 @@ def test_what_is_relayed_unread_is_cut_where_pages_of_any_category_are_blocked()
     assert g.review(names, of(ANYONE).client) == "cut"
 
 
-@pytest.mark.parametrize(("client", "review"), [(ANYONE, "cut"), (WATCHED, "told"), (NOTHING, "passes")])
+@each_row(("client", "review"), [(ANYONE, "cut"), (WATCHED, "told"), (NOTHING, "passes")])
 def test_what_is_relayed_unread_is_cut_where_pages_count(client: str, review: str) -> None:
     names = Names(("paged.example",), (443,), "", "", True)
     assert guard().review(names, of(client).client) == review
@@ -191,7 +190,7 @@ def test_a_fault_in_the_policy_blocks() -> None:
     assert isinstance(g.answer(for_host("plain.example"), of(ANYONE)), Names), "nothing was to be asked"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "lines",
     [
         ["@@http://paged.example/listed"],
@@ -236,8 +235,8 @@ DESTINATIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("port", [443, 8443])
-@pytest.mark.parametrize(
+@each_row("port", [443, 8443])
+@each_row(
     ("changes", "found"),
     [
         ({"intercept": "listed"}, {"relay", "intercept"}),

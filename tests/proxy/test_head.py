@@ -1,5 +1,6 @@
 import pytest
 
+from rows import each_row
 from urlward.proxy.head import (
     HeadError,
     could_be_head,
@@ -24,8 +25,8 @@ def test_a_request() -> None:
     assert found.get(b"none") == b""
 
 
-@pytest.mark.parametrize("method", ["GET", "PROPFIND", "QUERY", "get", "X-1!", "CONNECT", "SOURCE"])
-@pytest.mark.parametrize("target", ["/", "*", "http://b.test/c", "/caf\xc3\xa9", '/"<>\\^`{|}', "a.test:80"])
+@each_row("method", ["GET", "PROPFIND", "QUERY", "get", "X-1!", "CONNECT", "SOURCE"])
+@each_row("target", ["/", "*", "http://b.test/c", "/caf\xc3\xa9", '/"<>\\^`{|}', "a.test:80"])
 def test_methods_and_targets_of_every_kind(method: str, target: str) -> None:
     found = read_request_head(head("Host: a.test", "Content-Length: 3", line=f"{method} {target} HTTP/1.1"))
     assert (found.method, found.target) == (method.encode(), target.encode("latin-1"))
@@ -36,7 +37,7 @@ def test_methods_and_targets_of_every_kind(method: str, target: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         "GET  / HTTP/1.1",
@@ -65,7 +66,7 @@ def test_lines_in_doubt(line: str) -> None:
     assert info.value.status == 400
 
 
-@pytest.mark.parametrize(
+@each_row(
     "field",
     [
         "Host : a.test",
@@ -108,15 +109,15 @@ def test_fields_in_doubt(field: str) -> None:
             read_request_head(head("Host: a.test", field, line=f"{method} / HTTP/1.1"))
 
 
-@pytest.mark.parametrize("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"', "Content_Lengths", "Content_Type"])
+@each_row("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"', "Content_Lengths", "Content_Type"])
 def test_names_that_are_no_tokens_mean_nothing(name: str) -> None:
     for method in ("GET", "UNKNOWN"):
         found = read_request_head(head("Host: a.test", f"{name}: b.test", line=f"{method} / HTTP/1.1"))
         assert (found.fields.hosts, found.fields.length) == ([b"a.test"], 0)
 
 
-@pytest.mark.parametrize("name", ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade"])
-@pytest.mark.parametrize("odd", ["{}\xa0", "\xa0{}", "({})", '"{}"', "{},", "{}\x85"])
+@each_row("name", ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade"])
+@each_row("odd", ["{}\xa0", "\xa0{}", "({})", '"{}"', "{},", "{}\x85"])
 def test_nor_are_they_taken_for_names_of_weight(name: str, odd: str) -> None:
     with pytest.raises(HeadError):
         read_request_head(head("Host: a.test", f"{odd.format(name)}: 5"))
@@ -129,7 +130,7 @@ def test_framing() -> None:
         read_request_head(head("Transfer-Encoding: chunked", line="GET / HTTP/1.0"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("minor", "field", "keep"),
     [
         (1, "X: y", True),
@@ -143,7 +144,7 @@ def test_keep_alive(minor: int, field: str, keep: bool) -> None:
     assert read_request_head(head(field, line=f"GET / HTTP/1.{minor}")).fields.keep_alive is keep
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "websocket", "other"),
     [
         (["Upgrade: WebSocket", "Connection: Upgrade"], True, False),
@@ -195,7 +196,7 @@ def test_an_upgrade_is_taken_out() -> None:
     assert without_upgrade(whole) == head("A: b", "Connection: Upgrade", "C: d")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "length"),
     [
         ([], -1),
@@ -236,15 +237,13 @@ def test_line_breaks_of_every_kind(data: bytes) -> None:
     assert (found.status, found.length) == (200, 5)
 
 
-@pytest.mark.parametrize(
-    "data", [b"ICY 200 OK\r\n\r\n", b"\r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 OK\r\n\r\n"]
-)
+@each_row("data", [b"ICY 200 OK\r\n\r\n", b"\r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 OK\r\n\r\n"])
 def test_what_is_no_response(data: bytes) -> None:
     with pytest.raises(ValueError):
         read_response_head(data, to_head=False)
 
 
-@pytest.mark.parametrize("status", [100, 103, 101, 204, 304])
+@each_row("status", [100, 103, 101, 204, 304])
 def test_statuses_without_a_body(status: int) -> None:
     found = read_response_head(head("X: y", line=f"HTTP/1.1 {status} X"), to_head=False)
     assert (found.status, found.length) == (status, 0)
@@ -257,7 +256,7 @@ def test_what_may_become_a_head() -> None:
         assert not could_be_head(data)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "plain"),
     [
         ("Transfer-Encoding: chunked", ""),

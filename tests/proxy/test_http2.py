@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.proxy import http2_messages
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.connection import BEHIND, HIGH
@@ -738,7 +739,7 @@ def with_field(name: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
     return [*GET, (name, value)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         [],
@@ -850,8 +851,8 @@ def test_the_fields_of_a_response() -> None:
     assert fields == [(b":status", b"200"), (b"d", b"e")]
 
 
-@pytest.mark.parametrize("size", [1, 3, 1000])
-@pytest.mark.parametrize(
+@each_row("size", [1, 3, 1000])
+@each_row(
     ("body", "content"),
     [
         (b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world"),
@@ -1008,7 +1009,7 @@ def test_heads_that_a_few_bytes_name_are_read_one_by_one(case: Case, size: int, 
     assert taken[-1] == sum(len(origin.heads) for origin in case.origins) == 20
 
 
-@pytest.mark.parametrize("at", [0, 1, 2])
+@each_row("at", [0, 1, 2])
 def test_each_byte_of_a_value_is_looked_at(at: int) -> None:
     for byte in range(256):
         value = b"ab"[:at] + bytes([byte]) + b"ab"[at:]
@@ -1305,7 +1306,7 @@ def test_each_byte_of_a_block_is_read_once() -> None:
     assert 0 < Block.copied <= 2 * len(block)
 
 
-@pytest.mark.parametrize("block", [b"\x80", b"\xfe", b"\xff", b"\xff\x7f", b"\x82\xff\x80"])
+@each_row("block", [b"\x80", b"\xfe", b"\xff", b"\xff\x7f", b"\x82\xff\x80"])
 def test_an_index_of_no_field(block: bytes) -> None:
     for decoder in (Decoder(1 << 16), hpack.Decoder(1 << 16)):
         with pytest.raises(hpack.HPACKDecodingError):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy import test_forward as forward
 from proxy.test_relay import ENDED, PIECES, WEBSOCKET, Case, get, ok
+from rows import each_row
 from urlward.config import FilesTable
 from urlward.files.body import BodySeen, Inspection, facts_of
 from urlward.files.inspection import Hear, PictureFound
@@ -127,8 +128,8 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-@pytest.mark.parametrize("framing", ["counted", "chunked", "unbounded"])
-@pytest.mark.parametrize("size", [1000, 1 << 14, 1 << 16])
+@each_row("framing", ["counted", "chunked", "unbounded"])
+@each_row("size", [1000, 1 << 14, 1 << 16])
 def test_what_is_known_is_broken_off_before_its_end(framing: str, size: int) -> None:
     data = response(KNOWN, framing)
     case = Looking().client(get()).server(*pieces(data, size))
@@ -142,8 +143,8 @@ def test_what_is_known_is_broken_off_before_its_end(framing: str, size: int) -> 
     assert data.startswith(case.got)
 
 
-@pytest.mark.parametrize("framing", ["counted", "chunked", "unbounded"])
-@pytest.mark.parametrize("size", [1, 7, 1 << 14, 1 << 20])
+@each_row("framing", ["counted", "chunked", "unbounded"])
+@each_row("size", [1, 7, 1 << 14, 1 << 20])
 def test_what_is_not_known_passes_as_it_came(framing: str, size: int) -> None:
     data = response(OTHER[:9999] if size < 1 << 10 else OTHER + b"!", framing)
     case = Looking().client(get()).server(*pieces(data, size))
@@ -184,7 +185,7 @@ def test_nothing_is_kept_of_chunks_that_nobody_looks_at_any_more(size: int) -> N
     assert case.server(data[-5:]).got == data
 
 
-@pytest.mark.parametrize("framing", ["counted", "chunked", "unbounded"])
+@each_row("framing", ["counted", "chunked", "unbounded"])
 def test_the_block_page_where_nothing_has_left_yet(framing: str) -> None:
     case = Looking().client(get()).server(response(b"12345", framing))
     if framing == "unbounded":
@@ -216,7 +217,7 @@ def test_what_precedes_a_response_arrives_as_it_came() -> None:
     assert case.got == early + b"\r\n" + ok()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "answer"),
     [
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
@@ -282,9 +283,9 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize("head", [*HEADS, b""])
-@pytest.mark.parametrize("size", [700, 1 << 20])
-@pytest.mark.parametrize("more", [b"", b"X\n\r\n" + b"y" * 20])
+@each_row("head", [*HEADS, b""])
+@each_row("size", [700, 1 << 20])
+@each_row("more", [b"", b"X\n\r\n" + b"y" * 20])
 def test_behind_a_head_that_is_none_is_a_body(head: bytes, size: int, more: bytes) -> None:
     """As browsers see it, HTTP/0.9 included."""
     for content, is_known in ((KNOWN, True), (OTHER[:-1], False)):
@@ -299,7 +300,7 @@ def test_behind_a_head_that_is_none_is_a_body(head: bytes, size: int, more: byte
         assert ("break off" in case.ends.asked or SHOWN in case.got) is is_known
 
 
-@pytest.mark.parametrize("head", HEADS)
+@each_row("head", HEADS)
 def test_what_such_a_head_says_of_its_body_counts(head: bytes) -> None:
     content = gzip.compress(KNOWN)
     head += b"Content-Encoding: gzip\r\n"
@@ -332,8 +333,8 @@ CHUNKS = {
 }
 
 
-@pytest.mark.parametrize("how", CHUNKS)
-@pytest.mark.parametrize("size", [5, 5_000])
+@each_row("how", CHUNKS)
+@each_row("size", [5, 5_000])
 def test_chunks_as_clients_bear_them(how: str, size: int) -> None:
     before, behind = CHUNKS[how]
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -467,7 +468,7 @@ def test_a_client_that_is_slow_does_not_get_the_end() -> None:
     assert case.rested().got == response(OTHER + b"!", "chunked")[:-5]
 
 
-@pytest.mark.parametrize("size", [1, 5, 80, 300])
+@each_row("size", [1, 5, 80, 300])
 def test_what_comes_in_small_pieces_goes_on(size: int) -> None:
     """Such as live sound, which never rests: the last bytes wait, and no more."""
     case, data = Looking().client(get()), response(OTHER, "unbounded")[: 4 * TAIL]
@@ -486,8 +487,8 @@ def test_what_waits_byte_by_byte_is_no_more_than_the_tail() -> None:
 PICTURE = b"\xff\xd8\xff" + b"p" * (1 << 16)
 
 
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("framing", ["counted", "chunked", "unbounded"])
+@each_row("known", [True, False])
+@each_row("framing", ["counted", "chunked", "unbounded"])
 def test_a_picture_waits_for_what_is_found(framing: str, known: bool) -> None:
     data = response(PICTURE, framing)
     case = Looking("cut").client(get("/a") + get("/b"))

@@ -1,10 +1,9 @@
-import pytest
-
+from rows import each_row
 from urlward.proxy.first_bytes import kind_of
 from urlward.proxy.framing import LateRequest
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"GET / HTTP/1.1\r\n",
@@ -36,7 +35,7 @@ def test_what_an_origin_could_read_a_request_in(data: bytes) -> None:
     assert kind_of(data) == "http"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"",
@@ -58,7 +57,7 @@ def test_too_few_bytes(data: bytes) -> None:
     assert kind_of(data) == "unknown"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -81,7 +80,7 @@ def late(data: bytes, *, content: bool, size: int = 1 << 20) -> bool:
     return any(watch.found(data[i : i + size]) for i in range(0, len(data), size))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"\xffGET / HTTP/1.1\r\n",
@@ -107,7 +106,7 @@ def test_a_request_behind_other_bytes(data: bytes) -> None:
         assert late(data, content=False, size=size if len(data) < 1 << 12 else size * 1000), size
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"\x03\0\0\x2a\x25\xe0\0\0\0\0\0Cookie: mstshash=user\r\n",  # RDP
@@ -125,7 +124,7 @@ def test_no_request_behind_other_bytes(data: bytes) -> None:
     assert not late(data, content=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"GET /listed HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -148,15 +147,15 @@ def test_a_request_in_content(data: bytes) -> None:
         assert late(data, content=True, size=size), size
 
 
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("blank", [b" ", b"\xa0", b"\xa0 ", b" HTTP/1.1 ", b" HTTP/1.1\xa0"])
+@each_row("first", [False, True])
+@each_row("blank", [b" ", b"\xa0", b"\xa0 ", b" HTTP/1.1 ", b" HTTP/1.1\xa0"])
 def test_a_long_line_takes_no_longer_than_it_is_long(blank: bytes, first: bool) -> None:
     """Where a part of it could be taken by two repeats of the expression, this would take minutes."""
     assert not LateRequest(b"POST" if first else b"GET").found((b"A" + blank * (1 << 16))[: 1 << 16])
     assert not LateRequest(b"POST" if first else b"GET").found((b"A" + blank * (1 << 16))[: 1 << 15] + b"x\n")
 
 
-@pytest.mark.parametrize("size", SIZES)
+@each_row("size", SIZES)
 def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> None:
     def found(data: bytes) -> bool:
         watch = LateRequest(b"POST")
@@ -175,7 +174,7 @@ def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> Non
     assert not found(b"a=1\nGET /listed HTTP/1.1\r\n\r\n")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b'{"query": {"match": {"message": "GET /a HTTP/1.1"}}}',
@@ -194,8 +193,8 @@ def test_no_request_in_content(data: bytes) -> None:
     assert not late(data, content=True, size=1)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
+@each_row("size", SIZES)
+@each_row(
     "data",
     [
         b"28\r\nOPTIONS /listed.html HTTP/1.1\r\nHost: a.test\r\n\r\n\r\n0\r\n\r\n",
@@ -215,7 +214,7 @@ def test_a_request_of_which_the_chunks_of_content_are_a_part(data: bytes, size: 
     assert not found(chunked=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b'1c\r\n{"path": "/a b", "c": "/d"}\r\n0\r\n\r\n',

@@ -19,6 +19,7 @@ from proxy.rig import LONG
 from proxy.test_guard import broken, guard
 from proxy.test_http_layer import relay_layer
 from proxy.test_names import to
+from rows import each_row
 from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable
 from urlward.proxy.access import Access, Authentication
@@ -186,7 +187,7 @@ UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("more", "answer", "goes_on"),
     [
         ("", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc", True),
@@ -231,8 +232,8 @@ def test_connect() -> None:
     assert driver.opened == []
 
 
-@pytest.mark.parametrize("mode", [HTTPMode.regular, HTTPMode.upstream])
-@pytest.mark.parametrize(
+@each_row("mode", [HTTPMode.regular, HTTPMode.upstream])
+@each_row(
     ("request_line", "status"),
     [("GET /proxy.pac?x", b"200 OK"), ("GET /", b"400 Bad Request"), ("GET http://plain.example/", b"")],
 )
@@ -270,10 +271,8 @@ def test_another_addons_answer_to_a_streamed_request() -> None:
     assert driver.opened == []
 
 
-@pytest.mark.parametrize(
-    ("hook", "body"), [("requestheaders", "abc"), ("requestheaders", ""), ("request", "")]
-)
-@pytest.mark.parametrize(
+@each_row(("hook", "body"), [("requestheaders", "abc"), ("requestheaders", ""), ("request", "")])
+@each_row(
     "changes",
     [
         {"path": "/listed", "host_header": "paged.example"},
@@ -329,7 +328,7 @@ def test_a_response_head_without_end() -> None:
     assert driver.opened[0] in driver.closed
 
 
-@pytest.mark.parametrize("begin", [b"0\r\nX: ", b"5;", b"0"])
+@each_row("begin", [b"0\r\nX: ", b"5;", b"0"])
 def test_chunks_of_a_response_hold_no_more_than_a_head(begin: bytes) -> None:
     driver = http()
     driver.receive(get("plain.example"))
@@ -350,7 +349,7 @@ def test_interim_responses_without_end() -> None:
     assert driver.opened[0] in driver.closed
 
 
-@pytest.mark.parametrize("cut", range(1, 60, 7))
+@each_row("cut", range(1, 60, 7))
 def test_interim_responses(cut: int) -> None:
     driver = http()
     driver.receive(get("plain.example"))

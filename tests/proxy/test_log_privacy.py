@@ -12,6 +12,7 @@ import urlward
 from gateway.dns_support import Kernel, keep
 from lists.support import SECRET
 from proxy.driver import NOW, make_context
+from rows import each_row
 from urlward.config import GatewayTable, RecordsTable
 from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import Asker, DnsPolicy
@@ -63,8 +64,8 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     messages.emit(record)
 
 
-@pytest.mark.parametrize("address", CLIENTS)
-@pytest.mark.parametrize("level", ["full", "short", "digest", "counts"])
+@each_row("address", CLIENTS)
+@each_row("level", ["full", "short", "digest", "counts"])
 def test_each_line_names_what_is_kept(
     level: Level,
     address: str,

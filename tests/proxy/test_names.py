@@ -3,6 +3,7 @@ from mitmproxy.http import Headers, Request
 from mitmproxy.proxy.context import Context
 
 from proxy.driver import make_context, make_matcher
+from rows import each_row
 from urlward.engine.errors import UrlError
 from urlward.proxy import names
 from urlward.proxy.head import RequestHead, read_request_head
@@ -121,7 +122,7 @@ def test_an_origin_that_is_named_by_its_address_has_that_before_it_is_reached() 
         assert place.address == address
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("bad", "why"),
     [
         (request(), "no Host field"),
@@ -145,7 +146,7 @@ def test_what_is_refused(bad: Request, why: str) -> None:
         names_of(bad, to("192.0.2.7"))
 
 
-@pytest.mark.parametrize("authority", ["x%2fa", "x%6c", "x'", "x~", "x;", "x:80%2f", "x`", "x^", "x,y", "x|"])
+@each_row("authority", ["x%2fa", "x%6c", "x'", "x~", "x;", "x:80%2f", "x`", "x^", "x,y", "x|"])
 def test_an_authority_that_some_origin_ends_before_others_is_refused(authority: str) -> None:
     with pytest.raises(UrlError, match="neither a path nor a URL"):
         split_absolute(f"http://{authority}/b")
@@ -153,7 +154,7 @@ def test_an_authority_that_some_origin_ends_before_others_is_refused(authority: 
         names_of(request(HOST, authority=authority.encode(), scheme=b"http"), to("192.0.2.7"))
 
 
-@pytest.mark.parametrize("authority", ["a.test", "A_b-c.test:80", "[2001:db8::7]:81", "b\xc3\xbccher.test"])
+@each_row("authority", ["a.test", "A_b-c.test:80", "[2001:db8::7]:81", "b\xc3\xbccher.test"])
 def test_an_authority_in_which_all_find_the_same_host_is_none_of_these(authority: str) -> None:
     assert split_absolute(f"http://{authority}?b") == ("http", authority, "/?b")
 
@@ -172,7 +173,7 @@ def test_an_absolute_form_of_another_host_is_a_path_too_where_it_is_sent_on() ->
     assert found.check_request(("c.example",), "//b.example/x").blocked
 
 
-@pytest.mark.parametrize("rest", ["?/listed", "#/listed", "?//x/../listed", "?a=1", "?"])
+@each_row("rest", ["?/listed", "#/listed", "?//x/../listed", "?a=1", "?"])
 def test_an_absolute_form_without_a_path_is_refused_where_it_is_sent_on(rest: str) -> None:
     """thttpd and Drogon take `http://x?/listed` for `/listed`; a proxy's client gets the root page of it."""
     for authority in ("b.example", "a.example:80", "[2001:db8::7]:80"):
@@ -201,7 +202,7 @@ def test_http2_is_a_version_where_it_was_negotiated() -> None:
     assert names_of(request(version=b"HTTP/2.0"), context).hosts[0] == "c.example"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "address"),
     [
         ("192.0.2.7", "192.0.2.7"),
@@ -217,7 +218,7 @@ def test_as_address(host: str, address: str) -> None:
     assert as_address(host) == address
 
 
-@pytest.mark.parametrize("mark", list("%;'\"<>{}|^`,"))
+@each_row("mark", list("%;'\"<>{}|^`,"))
 def test_a_host_field_is_what_stands_before_the_end_that_node_finds_too(mark: str) -> None:
     hosts, _ = Place(to("192.0.2.7")).collect([f"a.example{mark}b:80".encode()])
     assert hosts[:2] == (f"a.example{mark}b", "a.example")
@@ -236,9 +237,7 @@ def test_a_host_field_with_an_escaped_slash_is_refused() -> None:
             place.names(asked)
 
 
-@pytest.mark.parametrize(
-    "end", [",other.test", "%00", "\xcc\xb8", "\xce", "*", "*\x85", "^x", "'", "!", "~a"]
-)
+@each_row("end", [",other.test", "%00", "\xcc\xb8", "\xce", "*", "*\x85", "^x", "'", "!", "~a"])
 def test_a_host_goes_as_far_as_some_reader_takes_it(end: str) -> None:
     """A comma ends it to Koa, what is in no name to webfs and to Node."""
     names = names_of(request((b"Host", f"listed.test{end}".encode("latin-1"))), to("192.0.2.7"))
@@ -246,9 +245,7 @@ def test_a_host_goes_as_far_as_some_reader_takes_it(end: str) -> None:
     assert f"listed.test{end}" in names.hosts
 
 
-@pytest.mark.parametrize(
-    "host", ["a.listed.test", "listed.test-x", "listed.test_x", "listed.test.x", "x-listed.test"]
-)
+@each_row("host", ["a.listed.test", "listed.test-x", "listed.test_x", "listed.test.x", "x-listed.test"])
 def test_a_host_that_is_one_goes_to_its_end(host: str) -> None:
     names = names_of(request((b"Host", host.encode())), to("192.0.2.7"))
     assert names.hosts == (host, "192.0.2.7")

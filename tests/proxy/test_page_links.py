@@ -1,9 +1,10 @@
 import pytest
 
+from rows import each_row
 from urlward.proxy.block_page import Contact, parse_contact, parse_link, parse_web_url
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "href", "shown"),
     [
         ("https://operator.example/object", "https://operator.example/object", "https://operator.example/object"),
@@ -34,7 +35,7 @@ def test_urls_become_ascii() -> None:
     assert parse_link("TEL:+63") == "tel:+63"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     ["", "a", "//a.example/", "https://a b.example/", "https://a.example/\x00", "ftp://a.example/", "tel:"],
 )

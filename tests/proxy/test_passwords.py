@@ -15,6 +15,7 @@ import bcrypt
 import pytest
 
 from conftest import until
+from rows import each_row
 from urlward.lists.run_folder import RunFolder
 from urlward.plan import SHARED
 from urlward.proxy import passwords, threads
@@ -70,7 +71,7 @@ def test_a_file_of_users(tmp_path: Path) -> None:
     assert users[b"a"] == lines[2][2:]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "message"),
     [
         ("b", "2: not a hash"),
@@ -133,7 +134,7 @@ async def test_other_forms_of_the_option(
         assert not await looked_at(found, token(*wrong))
 
 
-@pytest.mark.parametrize("spec", ["x", "a:b:c", "ldap:secret", "@/none/file", "@"])
+@each_row("spec", ["x", "a:b:c", "ldap:secret", "@/none/file", "@"])
 def test_an_option_that_says_nobody(spec: str) -> None:
     with pytest.raises(UrlwardError) as raised:
         Passwords(spec)

@@ -8,6 +8,7 @@ import pytest
 
 from assignments.support import sighting, taken
 from lists.support import artifact, key_file
+from rows import each_row
 from urlward import cli
 from urlward.assignments import schema
 from urlward.assignments.store import AssignmentStore
@@ -547,7 +548,7 @@ def problems(listen: tuple[str, int], *modes: str, **values: object) -> list[Pro
     return list(Preflight(config, settings, ())._listeners())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("more", "options", "served"),
     [
         ({}, {}, []),
@@ -586,7 +587,7 @@ def test_what_looks_at_pictures_is_told_which_variables_it_is_to_be_without() ->
     assert inspector.request["without"] == ["DATABASE"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("filter_at", "admin_at", "meet"),
     [
         ("", "127.0.0.1", True),

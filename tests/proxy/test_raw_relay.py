@@ -4,6 +4,7 @@ import pytest
 
 from e2e.support import client_hello
 from proxy.test_relay import Ends
+from rows import each_row
 from urlward.proxy.names import Names
 from urlward.proxy.raw_relay import RawRelay
 
@@ -57,7 +58,7 @@ def said(data: bytes) -> str:
     return data.decode("latin-1")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "pieces",
     [
         (said(RETRY), OTHER),
@@ -77,10 +78,8 @@ def test_a_second_hello_for_another_server_does_not_pass(pieces: tuple[bytes | s
     assert b"other.example" not in ends.server
 
 
-@pytest.mark.parametrize(
-    "answer", [b"HTTP/1.0 200 OK\r\n\r\nlisted", b"listed", b"\x17\3\3\0\1a", b"H", b"\0"]
-)
-@pytest.mark.parametrize("more", [(), (HELLO,)])
+@each_row("answer", [b"HTTP/1.0 200 OK\r\n\r\nlisted", b"listed", b"\x17\3\3\0\1a", b"H", b"\0"])
+@each_row("more", [(), (HELLO,)])
 def test_an_answer_that_is_none_of_tls_does_not_pass(answer: bytes, more: tuple[bytes, ...]) -> None:
     ends = tls(*more, said(answer), said(b"\x16 more"))
     assert (ends.client, ends.asked, ends.refusals) == (b"", ["close"], ["peek"])
@@ -99,7 +98,7 @@ def test_a_request_behind_other_bytes_does_not_pass(pieces: tuple[bytes, ...]) -
     assert b"/listed" not in ends.server
 
 
-@pytest.mark.parametrize(
+@each_row(
     "pieces",
     [
         (said(RETRY), SPEC, HELLO, EARLY),

@@ -1,11 +1,11 @@
 """Requests that an attacker found to reach the listed page, and the same without their trick."""
 
-import pytest
 from mitmproxy import http
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import taddons, tflow
 
 from engine.support import matcher
+from rows import each_row
 from urlward.config import PageTable
 from urlward.proxy.block_page import BlockPage, BlockResponse
 from urlward.proxy.guard import Guard
@@ -25,7 +25,7 @@ def status(host: str, path: str) -> int:
     return answer.status if isinstance(answer, BlockResponse) else 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     "path",
     [
         "/a%5cb/../listed.html",
@@ -42,7 +42,7 @@ def test_dot_segments_behind_what_origins_unescape_once(path: str) -> None:
     assert status("page.test", path.replace("listed", "fine").replace("dir", "d").replace("seq", "s")) == 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     [
         "page.test:@other.test",
@@ -56,6 +56,6 @@ def test_user_information_in_a_host_is_refused(host: str) -> None:
     assert status(host, "/listed.html") == 400
 
 
-@pytest.mark.parametrize("path", ["https://page.test/listed.html", "x://page.test/", "listed.html"])
+@each_row("path", ["https://page.test/listed.html", "x://page.test/", "listed.html"])
 def test_a_path_that_could_be_more_is_refused(path: str) -> None:
     assert status("other.test", path) == 400

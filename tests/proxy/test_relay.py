@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
@@ -173,7 +174,7 @@ def test_who_may_send_a_line_break_behind_its_body_is_waited_for() -> None:
     assert case.ends.client == ok()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("more", "response"),
     [
         (b"GET /half", ok()),
@@ -204,7 +205,7 @@ def test_bytes_pass_as_they_came() -> None:
     assert case.ends.asked == ["connect"]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@each_row("size", [1, 2, 3, 7])
 def test_pieces_make_no_difference(size: int) -> None:
     sent = (
         get("/1")
@@ -228,7 +229,7 @@ def test_pieces_make_no_difference(size: int) -> None:
     assert case.relay.idle
 
 
-@pytest.mark.parametrize("size", [1, 7, 500])
+@each_row("size", [1, 7, 500])
 def test_no_response_leads_past_the_filter(size: int) -> None:
     got = (
         ok("\nAlt-Svc: x", 'Alt-Svc: h3=":443"\r\nalt-svc : h2="b.test:443"\r\nX-Alt-Svc: 1\r\n')
@@ -375,7 +376,7 @@ def test_no_head_that_makes_no_sense_leads_past_the_filter() -> None:
         assert case.ends.client == line + b'\r\nXlt-Svc: h3=":443"\r\n\r\n\nAlt-Svc: x'
 
 
-@pytest.mark.parametrize(
+@each_row(
     "response",
     [
         b"ICY 200 OK\r\n\r\nmusic",
@@ -394,7 +395,7 @@ def test_a_response_that_makes_no_sense_is_the_clients_to_read(response: bytes) 
     assert case.ends.asked == ["connect", *ENDED]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "response",
     [
         b"ICY 200 OK\r\n\r\nmusic",
@@ -410,7 +411,7 @@ def test_nothing_of_ours_follows_a_response_that_makes_no_sense(response: bytes)
     assert case.ends.asked == ["connect", *ENDED]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "head",
     [
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
@@ -421,7 +422,7 @@ def test_nothing_of_ours_follows_a_response_that_makes_no_sense(response: bytes)
         b"icy 100\r\n\r\n",
     ],
 )
-@pytest.mark.parametrize("after", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+@each_row("after", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
 def test_no_head_that_only_the_client_could_read_reaches_it(head: bytes, after: bytes) -> None:
     """Chromium reads on behind it, and heeds an Alt-Svc there."""
     follows = b'HTTP/1.1 200 OK\r\nAlt-Svc: h3=":443"\r\n\r\n'
@@ -436,7 +437,7 @@ def test_a_head_that_is_longer_than_ours_may_be_does_not_reach_a_client_that_tak
     assert case.ends.client.startswith(b"HTTP/1.1 502 ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "response",
     [
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
@@ -505,7 +506,7 @@ def test_what_an_origin_says_unasked() -> None:
     assert case.ends.asked[-1] == "linger"
 
 
-@pytest.mark.parametrize("unasked", [ok(), b"\r\n" + ok(), b"\0", b"HTTP/1.1 500 No\r\n\r\n"])
+@each_row("unasked", [ok(), b"\r\n" + ok(), b"\0", b"HTTP/1.1 500 No\r\n\r\n"])
 def test_an_answer_to_nobodys_request_does_not_pass(unasked: bytes) -> None:
     for pieces in (
         [ok() + unasked],
@@ -518,8 +519,8 @@ def test_an_answer_to_nobodys_request_does_not_pass(unasked: bytes) -> None:
         assert case.ends.asked == ["connect", *ENDED]
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-@pytest.mark.parametrize("size", [1, 50, 1 << 20])
+@each_row("method", ["GET", "HEAD", "DELETE"])
+@each_row("size", [1, 50, 1 << 20])
 def test_content_that_an_origin_may_take_for_a_request_is_judged_as_one(method: str, size: int) -> None:
     inner = get("/listed")
     for more, content in (
@@ -543,7 +544,7 @@ def test_other_content_of_a_get_passes_as_ever() -> None:
     assert case.ends.asked == ["connect", "go on"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("request_", "status"),
     [
         (b"GET /\r\n", 400),
@@ -612,8 +613,8 @@ def test_a_body_that_comes_although_it_was_answered_before() -> None:
     assert case.ends.asked == ["connect", *ENDED]
 
 
-@pytest.mark.parametrize("refusal", ["417 Expectation Failed", "413 Content Too Large", "200 OK"])
-@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"])
+@each_row("refusal", ["417 Expectation Failed", "413 Content Too Large", "200 OK"])
+@each_row("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"])
 def test_what_follows_a_body_that_was_not_asked_for_has_another_connection(
     refusal: str, interim: bytes
 ) -> None:
@@ -630,7 +631,7 @@ def test_what_follows_a_body_that_was_not_asked_for_has_another_connection(
     assert case.ends.asked == ["connect", "go on", "leave server", "connect"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "request_head",
     [
         get("/", "Content-Length: 40\r\n", "POST") + b"a" * 40,
@@ -719,7 +720,7 @@ def test_what_is_kept_behind_an_upgrade_has_a_bound() -> None:
     assert case.ends.asked == ["connect", *ENDED]
 
 
-@pytest.mark.parametrize("upgrade", ["h2c", "websocket, h2c", "TLS/1.0", ""])
+@each_row("upgrade", ["h2c", "websocket, h2c", "TLS/1.0", ""])
 def test_other_upgrades_are_not_offered(upgrade: str) -> None:
     case = Case().client(get("/", f"Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABk\r\nX: y\r\n"))
     assert case.ends.server == get("/", "X: y\r\n")
@@ -737,7 +738,7 @@ def test_a_client_that_only_ends_its_sending_gets_its_response() -> None:
     assert case.ends.asked == ["connect", "close"]
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", get("/", "Content-Length: 5\r\n", "POST") + b"ab"])
+@each_row("sent", [b"", b"GET / HT", get("/", "Content-Length: 5\r\n", "POST") + b"ab"])
 def test_a_client_that_leaves(sent: bytes) -> None:
     case = Case()
     if sent:
@@ -846,7 +847,7 @@ def test_what_waits_for_its_turn_ends_with_the_connection() -> None:
     assert len(case.judged) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("second", "body"),
     [
         (get("/b", "Content-Length: 3\r\n", "POST"), b"abc"),
@@ -856,7 +857,7 @@ def test_what_waits_for_its_turn_ends_with_the_connection() -> None:
         (get("/b", method="get"), b""),
     ],
 )
-@pytest.mark.parametrize("reached", [True, False])
+@each_row("reached", [True, False])
 def test_only_what_has_no_body_goes_out_before_what_is_before_it_is_answered(
     second: bytes, body: bytes, reached: bool
 ) -> None:

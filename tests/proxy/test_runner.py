@@ -21,6 +21,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import websocket
 from mitmproxy.test import tflow
 
+from rows import each_row
 from urlward.config import Config, ConfigError, GatewayTable
 from urlward.lines import finish
 from urlward.proxy.authority import make_authority
@@ -114,7 +115,7 @@ async def test_no_addon_keeps_flows(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "said"),
     [
         (
@@ -205,7 +206,7 @@ def test_what_repeats_is_said_again_after_a_while_whatever_the_clock_is_set_to(
     assert capsys.readouterr().err == "mitmproxy: no more files\nmitmproxy: not WireGuard\n" * 2
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "printed"),
     [
         ("too large (192.0.2.7 -> 10.0.0.1)", "too large (an address -> an address)"),

@@ -4,6 +4,7 @@ from base64 import b64decode
 
 import pytest
 
+from rows import each_row
 from urlward.proxy.socks import SUCCEEDED, SocksError, SocksHandshake
 
 GREETING = b"\x05\x01\x00"
@@ -18,8 +19,8 @@ def reply(code: int) -> bytes:
     return b"\x05" + bytes([code]) + SUCCEEDED[2:]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 100])
-@pytest.mark.parametrize("greeting", [GREETING, b"\x05\x02\x02\x00"])
+@each_row("size", [1, 2, 3, 100])
+@each_row("greeting", [GREETING, b"\x05\x02\x02\x00"])
 def test_a_name(size: int, greeting: bytes) -> None:
     sent = greeting + TO_NAME + b"rest"
     handshake, said = SocksHandshake(_any_port), b""
@@ -32,7 +33,7 @@ def test_a_name(size: int, greeting: bytes) -> None:
     assert handshake.rest == b"rest"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "host"),
     [
         (b"\x01\xc0\x00\x02\x07", "192.0.2.7"),
@@ -49,7 +50,7 @@ def test_addresses(address: bytes, host: str) -> None:
     assert handshake.rest == b""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "said"),
     [
         (b"\x04\x01\x00\x50", b""),  # SOCKS4
@@ -83,10 +84,8 @@ def test_too_few_bytes_say_nothing() -> None:
 # -- with a password (RFC 1929)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 100])
-@pytest.mark.parametrize(
-    ("user", "password"), [(b"someone", b"secret"), (b"x", b""), (b"s" * 255, b"p" * 255)]
-)
+@each_row("size", [1, 2, 5, 100])
+@each_row(("user", "password"), [(b"someone", b"secret"), (b"x", b""), (b"s" * 255, b"p" * 255)])
 def test_a_password(size: int, user: bytes, password: bytes) -> None:
     said = b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password
     sent = b"\x05\x02\x00\x02" + said + TO_NAME
@@ -111,7 +110,7 @@ def test_a_wrong_password() -> None:
     assert handshake.destination is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "reply"),
     [(b"\x05\x01\x00", b"\x05\xff"), (b"\x05\x01\x02\x02\x01a", b""), (b"\x05\x01\x02" + TO_NAME, b"")],
 )

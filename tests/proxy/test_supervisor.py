@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, in_turns, wait_for
+from rows import each_row
 from urlward.lists import memfd
 from urlward.plan import Address, Plan, Service
 from urlward.process import used_by
@@ -148,7 +149,7 @@ def reload(of: Supervisor) -> None:
     look(of, lambda: of._renewal is None, "the reload")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("silence", "state", "used", "hung"),
     [
         (9.9, "T", 0.0, False),
@@ -291,7 +292,7 @@ def test_a_first_worker_that_hangs_is_the_end(capsys: pytest.CaptureFixture[str]
     assert re.fullmatch(r"urlward: worker 0 \(process \d+\) does not serve \d+ s after its start", said)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("code", "said"),
     [
         (
@@ -495,7 +496,7 @@ def test_a_reload_that_would_not_work_changes_nothing(
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "plan", "refused"),
     [
         (

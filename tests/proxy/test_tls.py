@@ -23,6 +23,7 @@ from OpenSSL import SSL
 
 from e2e.support import make_authority
 from proxy.rig import Rig
+from rows import each_row
 from urlward.proxy import tls
 from urlward.proxy.tls import Certificates, Origins, Tls, reason_of
 from urlward.proxy.upstream import Pool
@@ -536,7 +537,7 @@ async def test_nothing_is_kept_with_much_of_a_handshake(
         assert len(pool) == 3 * kept
 
 
-@pytest.mark.parametrize("name", [b"", b".a", b"a\0b", b"b\xfc.example", b"x" * 300])
+@each_row("name", [b"", b".a", b"a\0b", b"b\xfc.example", b"x" * 300])
 def test_a_name_that_tls_cannot_ask_for(name: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         begun(Origins(options()), name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.lists.source import SourceError
 from urlward.report import document as module
@@ -133,7 +134,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         write_report(tmp_path / "file" / "in", SAMPLE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("cell", "text"),
     [(1234567, "1,234,567"), (0.0, "0"), (-8e-05, "0"), (0.01234, "0.0123"), (1234.5, "1,234"),
      (None, "\N{EN DASH}"),

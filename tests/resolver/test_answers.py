@@ -11,6 +11,7 @@ import dns.tsigkeyring
 import pytest
 
 from resolver.test_wire import add, answer, question
+from rows import each_row
 from urlward.dns.answers import absent, changed, denied, error, page, truncated
 from urlward.dns.wire import FORMERR, SERVFAIL, read_question
 
@@ -221,7 +222,7 @@ def test_a_signed_alias_stays(kind: str) -> None:
 SIGNATURE = "HTTPS 13 2 300 20370101000000 20260101000000 1 example. c2lnbmF0dXJl"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("record", "left"),
     [
         ('1 . alpn="h3,h2"', ['1 . alpn="h2"']),

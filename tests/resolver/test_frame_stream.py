@@ -23,6 +23,7 @@ from resolver.dnstap_support import (
     tapped,
     varint,
 )
+from rows import each_row
 from urlward.dns.dnstap import (
     CLIENT_RESPONSE,
     CONTENT_TYPE,
@@ -64,7 +65,7 @@ def test_a_stream_in_any_pieces(cuts: list[int]) -> None:
     assert stream.ended
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "said"),
     [
         (data_frame(b"x"), "none is expected"),
@@ -108,7 +109,7 @@ def test_any_bytes_are_refused_or_waited_for(data: bytes) -> None:
         list(stream.feed(data))
 
 
-@pytest.mark.parametrize("kind", [CLIENT_RESPONSE, RESOLVER_RESPONSE, FORWARDER_RESPONSE])
+@each_row("kind", [CLIENT_RESPONSE, RESOLVER_RESPONSE, FORWARDER_RESPONSE])
 def test_responses(kind: int) -> None:
     assert read_tapped(tapped(MESSAGE, kind)) == Tapped(kind, MESSAGE, "")
     zone = "" if kind == CLIENT_RESPONSE else "sub.example"
@@ -116,7 +117,7 @@ def test_responses(kind: int) -> None:
     assert read_tapped(tapped(MESSAGE, kind, ".")) == Tapped(kind, MESSAGE, "")
 
 
-@pytest.mark.parametrize("kind", [1, 2, 3, 5, 7, 9, 10, 13, 14, 99, 2**64 - 1])
+@each_row("kind", [1, 2, 3, 5, 7, 9, 10, 13, 14, 99, 2**64 - 1])
 def test_other_messages(kind: int) -> None:
     assert read_tapped(tapped(MESSAGE, kind)) is None
 
@@ -133,7 +134,7 @@ def test_the_last_of_several_counts_and_others_are_passed_over() -> None:
     assert read_tapped(others + field(14, inner) + field(15, 1)) == Tapped(CLIENT_RESPONSE, MESSAGE, "")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "frame",
     [
         field(15, 1),

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.dns_support import keep
 from resolver.hook_support import loaded
+from rows import each_row
 from urlward.dns import hook_filter
 from urlward.dns.hooks import FOLDER
 from urlward.engine.steps import exhaust
@@ -40,7 +41,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return filter_of(tmp_path_factory.mktemp("filter"), LIST)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     [
         "blocked.example", "www.a.blocked.example", "alone.example", "paged.example", "www.paged.example",
@@ -53,7 +54,7 @@ def test_what_may_be_listed(held: Any, host: str) -> None:
     assert held.may_list(host.encode())
 
 
-@pytest.mark.parametrize("host", ["192.0.2.7", "a.0x7f", "a b.example", "b\xfccher.example", "a%2e.example"])
+@each_row("host", ["192.0.2.7", "a.0x7f", "a b.example", "b\xfccher.example", "a%2e.example"])
 def test_what_is_no_plain_host_may_mean_another(held: Any, host: str) -> None:
     assert held.may_list(host.encode("latin-1"))
 
@@ -95,7 +96,7 @@ def test_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "key").read_bytes() != key
 
 
-@pytest.mark.parametrize(
+@each_row(
     "damage",
     [
         lambda data: b"",

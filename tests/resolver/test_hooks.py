@@ -16,6 +16,7 @@ import pytest
 from conftest import until
 from gateway.dns_support import Upstream, keep
 from resolver.hook_support import LIST, Resolver, Urlward, Zone, resolving
+from rows import each_row
 from urlward.dns.hook import HookServer
 
 ZONE = {
@@ -199,7 +200,7 @@ async def test_the_block_page(kind: str, tmp_path: Path) -> None:
         assert urlward.kernel.addresses == {"198.51.100.1"}
 
 
-@pytest.mark.parametrize("fail", ["open", "closed"])
+@each_row("fail", ["open", "closed"])
 async def test_without_urlward(kind: str, fail: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, settle=0.02, fail=fail) as (resolver, urlward, _):
 
@@ -309,7 +310,7 @@ async def test_dns64(kind: str, tmp_path: Path) -> None:
         assert (await resolver.ask("plain.example", "AAAA")).answer
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wait", "fails"),
     [(0, False), (20, False), (1_800, True)],
     ids=["at once", "after a while", "for a failure"],

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dns_support import keep
+from rows import each_row
 from urlward.dns.judge import BELOW, NOTHING, WHOLE, Faults, Judge
 from urlward.engine.matcher import Matcher
 
@@ -24,9 +25,7 @@ def test_what_is_found(tmp_path: Path) -> None:
     assert judge.find(("over.example",)) == NOTHING
 
 
-@pytest.mark.parametrize(
-    "host", ["a|b.example", "xn--.example", "a^.example", "1.2.3.4.5", "0x.0x", "x" * 200]
-)
+@each_row("host", ["a|b.example", "xn--.example", "a^.example", "1.2.3.4.5", "0x.0x", "x" * 200])
 def test_names_that_are_no_hosts(tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture) -> None:
     keeper = keep(tmp_path, TEXT)
     judge = Judge(lambda: keeper.matcher, Faults())
@@ -34,9 +33,7 @@ def test_names_that_are_no_hosts(tmp_path: Path, host: str, caplog: pytest.LogCa
     assert not caplog.messages
 
 
-@pytest.mark.parametrize(
-    "host", ["xn--a.blocked.example", "a.xn--a.b.blocked.example", "a|b.blocked.example"]
-)
+@each_row("host", ["xn--a.blocked.example", "a.xn--a.b.blocked.example", "a|b.blocked.example"])
 def test_they_are_below_domains_all_the_same(tmp_path: Path, host: str) -> None:
     keeper = keep(tmp_path, TEXT)
     assert Judge(lambda: keeper.matcher, Faults()).find((host,)) == WHOLE

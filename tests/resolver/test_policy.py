@@ -17,6 +17,7 @@ import pytest
 
 from conftest import until
 from gateway.dns_support import LIST, Rig, Upstream, records, serving
+from rows import each_row
 from urlward.dns import service as dns_service
 from urlward.dns.policy import MOST, Asker
 from urlward.dns.resolved import MARGIN
@@ -151,7 +152,7 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
         assert set(got) == rig.kernel.addresses
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "lines"),
     [
         ("A", [f"192.0.{i // 250}.{i % 250}" for i in range(4_000)]),

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rows import each_row
 from urlward.dns.judge import BELOW, NOTHING, WHOLE, Found
 from urlward.dns.resolved import MARGIN, MOST_TTL, Newly, Resolved
 
@@ -205,7 +206,7 @@ def test_a_hundred_thousand_names_are_looked_at_once_and_a_few_at_a_time() -> No
     assert most <= 100
 
 
-@pytest.mark.parametrize("hosts", [("",), ("a.example", ""), tuple(f"n{i}.example" for i in range(100))])
+@each_row("hosts", [("",), ("a.example", ""), tuple(f"n{i}.example" for i in range(100))])
 def test_odd_hosts(hosts: tuple[str, ...]) -> None:
     memory = Memory()
     memory.see(*hosts, four=packed("192.0.2.1"))

@@ -8,6 +8,7 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from resolver.test_forward import Query
+from rows import each_row
 from urlward.config.problem import SettingError
 from urlward.dns.resolver_addresses import parse_resolver, resolvers
 from urlward.dns.upstream import Forwarder, OutageLog, UdpWay
@@ -15,7 +16,7 @@ from urlward.dns.upstream import Forwarder, OutageLog, UdpWay
 OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::254")))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "host", "port"),
     [
         ("192.0.2.53", "192.0.2.53", 53),
@@ -84,7 +85,7 @@ def test_how_they_are_shown() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "",
@@ -108,7 +109,7 @@ def test_those_of_the_configuration() -> None:
     assert resolvers(("192.0.2.254", "127.0.0.53"), OWN, 5353), "another server on this machine"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "192.0.2.254:5353",

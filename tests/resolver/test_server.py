@@ -21,6 +21,7 @@ from gateway.dns_support import (
     serving,
     wait_so_long,
 )
+from rows import each_row
 from urlward.dns.server import DnsServer
 from urlward.dns.upstream import Forwarder
 
@@ -43,8 +44,8 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@each_row("tcp", [False, True], ids=["udp", "tcp"])
+@each_row("host", ["127.0.0.1", "::1"])
 async def test_it_works(tmp_path: Path, resolver: int, tcp: bool, host: str) -> None:
     async with serving(tmp_path, resolver, host="") as rig:
 

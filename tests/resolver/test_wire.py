@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.dns import wire as wire_module
 from urlward.dns.wire import (
     HEADER,
@@ -152,7 +153,7 @@ def test_times_that_are_none() -> None:
     assert scanned(answer(question("plain.example"))).ttl == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("labels", "host"),
     [
         ((b"blocked.example",), "_"),
@@ -184,7 +185,7 @@ def test_edns() -> None:
     assert read_edns(wire + b"\0\0\x29\4", read_question(wire).end) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "cookie"),
     [
         ("000c0001ff 000a0010" + "61" * 16, b"a" * 16),
@@ -203,7 +204,7 @@ def test_cookies(options: str, cookie: bytes) -> None:
     assert read_cookie(wire + b"\0\0\x29\4\xd0\0\0\0\0" + len(said).to_bytes(2) + said, end) == cookie
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         b"\xc0\x0c",  # to itself
@@ -256,9 +257,7 @@ def crowd(*sections: int, kind: str = "CNAME") -> bytes:
     return message.to_wire()
 
 
-@pytest.mark.parametrize(
-    ("sections", "kind"), [((MOST_NAMES // 2, 0), "CNAME"), ((0, MOST_NAMES), "A"), ((200, 300), "A")]
-)
+@each_row(("sections", "kind"), [((MOST_NAMES // 2, 0), "CNAME"), ((0, MOST_NAMES), "A"), ((200, 300), "A")])
 def test_no_more_hosts_than_can_be_looked_up(sections: tuple[int, int], kind: str) -> None:
     wire = crowd(*sections, kind=kind)
     assert len(found(wire)[0]) >= sections[0]
@@ -276,7 +275,7 @@ def test_no_more_labels_than_can_be_looked_up() -> None:
         scan(wire, read_question(wire))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("records", "labels"),
     [
         (("plain.example. 60 A 192.0.2.1", "plain.example. 60 TXT a.b.c"), (2, 2)),

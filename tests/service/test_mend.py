@@ -14,6 +14,7 @@ import pytest
 from obstacles import permissions_hold
 from records.recording import events
 from records.support import own_messages
+from rows import each_row
 from urlward.assignments.schema import FILE as ASSIGNMENTS
 from urlward.assignments.store import AssignmentStore
 from urlward.config import RecordsTable
@@ -69,7 +70,7 @@ def aside(folder: Path) -> list[str]:
     return sorted(path.name.partition(".2")[0] for path in (folder / "damaged").glob("*"))
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@each_row("damage", DAMAGES)
 def test_a_database(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     open_mended(SQLITE, tmp_path).close()
     store = open_mended(SQLITE, tmp_path)
@@ -203,8 +204,8 @@ OTHERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "jsonl, the one before"])
-@pytest.mark.parametrize("other", OTHERS)
+@each_row("kind", ["sqlite", "jsonl", "jsonl, the one before"])
+@each_row("other", OTHERS)
 def test_what_is_anothers_stays_as_it_is(tmp_path: Path, kind: str, other: str) -> None:
     kind, _, before = kind.partition(", ")
     path = tmp_path / "srv" / ("own.7" if before else "own")
@@ -238,7 +239,7 @@ def test_a_named_file_may_be_empty_and_of_a_start_before(tmp_path: Path, kind: s
     assert aside(tmp_path) == ["own"]
 
 
-@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"flipped", "cut", "dangling"}))
+@each_row("damage", sorted(DAMAGES.keys() - {"flipped", "cut", "dangling"}))
 def test_json_lines(tmp_path: Path, damage: str) -> None:
     store = open_mended(JSONL, tmp_path)
     store.write(events(50))
@@ -257,7 +258,7 @@ def test_json_lines_of_which_some_are_damaged_stay(tmp_path: Path) -> None:
     assert aside(tmp_path) == []
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@each_row("damage", DAMAGES)
 def test_assignments(tmp_path: Path, damage: str) -> None:
     AssignmentStore(tmp_path / ASSIGNMENTS).close()
     mend_assignments(RecordsTable(), tmp_path)
@@ -269,7 +270,7 @@ def test_assignments(tmp_path: Path, damage: str) -> None:
     assert aside(tmp_path) == [ASSIGNMENTS]
 
 
-@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"flipped", "cut", "dangling"}))
+@each_row("damage", sorted(DAMAGES.keys() - {"flipped", "cut", "dangling"}))
 def test_the_token_and_the_sessions(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "admin.token"
     token = read_token(path)
@@ -302,7 +303,7 @@ def test_a_token_that_others_may_read_or_that_is_elsewhere_stays(tmp_path: Path)
     assert path.read_bytes() == b"short"
 
 
-@pytest.mark.parametrize("damage", ["folder", "pipe", "unreadable", "noise"])
+@each_row("damage", ["folder", "pipe", "unreadable", "noise"])
 def test_the_outbox(tmp_path: Path, damage: str) -> None:
     outbox = Outbox(tmp_path)
     outbox.append([batch_of([])])
