@@ -525,7 +525,8 @@ class Merger:
         ended it."""
         followed = self._followed.get((key, new[_SESSION]), ()) if new[_SESSION] else ()
         return any(
-            one[_START] + SESSIONS_APART < new[_START] < one[_END]
+            one[_SUBSCRIBER] == new[_SUBSCRIBER]  # servers give names of sessions again
+            and one[_START] + SESSIONS_APART < new[_START] < one[_END]
             and new[_SEEN] - new[_START] < one[_END] - one[_START]
             for one in followed
         )
