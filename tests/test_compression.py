@@ -6,6 +6,7 @@ from random import Random
 import brotli
 import pytest
 
+from rows import each_row
 from urlward.compression import (
     CONTENT_CODINGS,
     DAMAGED,
@@ -43,8 +44,8 @@ def all_of(decoder: Decoder, data: bytes, size: int, more: int = 0) -> bytes:
     return b"".join(found)
 
 
-@pytest.mark.parametrize("kind", MEMBERS)
-@pytest.mark.parametrize("size", [1000, 1 << 20])
+@each_row("kind", MEMBERS)
+@each_row("size", [1000, 1 << 20])
 def test_one_and_what_is_behind_it(kind: str, size: int) -> None:
     decoder = NEW[kind]()
     assert all_of(decoder, MEMBERS[kind] + b"more", size) == CONTENT
@@ -66,7 +67,7 @@ def test_damaged(kind: str) -> None:
         NEW[kind]().decompress(b"no such magic", 1000)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "new"),
     [
         (MEMBERS["gzip"], gzip_decoder),
@@ -83,8 +84,8 @@ def test_what_needs_which(head: bytes, new: object) -> None:
     assert decoder_for(head) is new
 
 
-@pytest.mark.parametrize("coding", CONTENT_CODINGS)
-@pytest.mark.parametrize("size", [1, 1000])
+@each_row("coding", CONTENT_CODINGS)
+@each_row("size", [1, 1000])
 def test_content_codings(coding: str, size: int) -> None:
     """Byte by byte as in one piece, and never more at a time than is asked for."""
     decoder = CONTENT_CODINGS[coding].new()
@@ -104,7 +105,7 @@ def test_deflate_without_the_format_around_it(size: int) -> None:
     assert b"".join(pieces) == CONTENT
 
 
-@pytest.mark.parametrize("coding", CONTENT_CODINGS)
+@each_row("coding", CONTENT_CODINGS)
 def test_a_damaged_content_coding(coding: str) -> None:
     decoder = CONTENT_CODINGS[coding].new()
     if coding != "zstd":
@@ -117,10 +118,10 @@ def test_a_damaged_content_coding(coding: str) -> None:
 NOISE = Random(1).randbytes(50_000)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
-@pytest.mark.parametrize("content", [CONTENT, NOISE], ids=["text", "noise"])
-@pytest.mark.parametrize("size", [1 << 10, 1 << 20])
-@pytest.mark.parametrize("more", [b"\xff" * 9, b";", b""])
+@each_row("coding", ["gzip", "deflate", "br"])
+@each_row("content", [CONTENT, NOISE], ids=["text", "noise"])
+@each_row("size", [1 << 10, 1 << 20])
+@each_row("more", [b"\xff" * 9, b";", b""])
 def test_what_comes_before_a_fault_is_given(coding: str, content: bytes, size: int, more: bytes) -> None:
     """A wrong checksum, or what is behind the end, is none to Chromium."""
     pack = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}[coding]
@@ -140,7 +141,7 @@ def test_what_comes_before_a_fault_is_given(coding: str, content: bytes, size: i
             decoder.decompress(b"", 1 << 17)
 
 
-@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@each_row("size", [1, 7, 1 << 20])
 def test_a_head_of_gzip_is_read_as_by_browsers(size: int) -> None:
     """A checksum of it that is wrong, or flags that there are none of, are nothing to Chromium."""
     plain = gzip.compress(CONTENT)
@@ -156,7 +157,7 @@ def test_a_head_of_gzip_is_read_as_by_browsers(size: int) -> None:
         assert b"next".startswith(decoder.unused_data), flags
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+@each_row("coding", ["gzip", "deflate", "br"])
 def test_what_comes_before_a_fault_in_the_midst_is_given(coding: str) -> None:
     data = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}[coding](CONTENT + NOISE)
     decoder, found = CONTENT_CODINGS[coding].new(), b""

@@ -346,6 +346,7 @@ def test_the_wsgi_example(here: None, path: str, status: str) -> None:
         (["paged.example"], b"/page", 451),
         (["paged.example", "other.example"], b"/page", 451),
         (["other.example", "paged.example"], b"/page", 451),
+        ([], b"/page", 451),
         (["paged.example"], b"/other", 200),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward import regular
 from urlward.regular import given_fd, open_given, open_regular, read_regular
 
@@ -47,7 +48,7 @@ def test_one_that_has_no_more_for_a_while_is_none(monkeypatch: pytest.MonkeyPatc
         os.close(theirs)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "number"),
     [
         ("/dev/stdin", 0),
@@ -62,7 +63,7 @@ def test_what_the_shell_gives(name: str, number: int | None) -> None:
     assert given_fd(Path(name)) == number
 
 
-@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+@each_row("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
 def test_what_the_shell_gives_is_read_to_its_end(name: str) -> None:
     program = f"import pathlib, urlward.regular as r; print(r.open_given(pathlib.Path('{name}')).read())"
     done = subprocess.run([sys.executable, "-c", program], input=b"some", capture_output=True, check=True)

@@ -5,6 +5,8 @@ from importlib.metadata import version
 
 import pytest
 
+from rows import each_row
+
 PROGRAM = """
 import sys
 from urlward import process, start
@@ -38,11 +40,11 @@ def test_the_supervisor_imports_next_to_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "module"),
     [(["check", "-"], "urlward.process"), (["check", "-"], "urlward.cli"), (["run"], "urlward.supervise")],
 )
-@pytest.mark.parametrize("ignored", [False, True])
+@each_row("ignored", [False, True])
 def test_an_interrupt_at_its_imports_is_no_traceback(
     arguments: list[str], module: str, ignored: bool
 ) -> None:

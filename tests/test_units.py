@@ -1,9 +1,10 @@
 import pytest
 
+from rows import each_row
 from urlward.units import counted, in_words, seconds, size
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "value"),
     [
         ("90s", 90),
@@ -19,13 +20,13 @@ def test_seconds(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "6", "6 h", "h", "6H", "-6h", "6h later", "1e9s", "٣s"])
+@each_row("text", ["", "6", "6 h", "h", "6H", "-6h", "6h later", "1e9s", "٣s"])
 def test_no_seconds(text: str) -> None:
     with pytest.raises(ValueError, match="write a time such as 90s"):
         seconds(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "value"),
     [("1000B", 1000), ("512MB", 512 << 20), ("64kB", 65_536), ("1 GiB", 1 << 30), ("2g", 2 << 30), ("7B", 7)],
 )
@@ -33,7 +34,7 @@ def test_size(text: str, value: int) -> None:
     assert size(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "512", "MB", "-1", "1.5MB", "1TB", "1 M B"])
+@each_row("text", ["", "512", "MB", "-1", "1.5MB", "1TB", "1 M B"])
 def test_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="write a size such as 512MB"):
         size(text)
@@ -44,7 +45,7 @@ def test_numbers_stay_as_they_are() -> None:
     assert size(7.5) == 7.5
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("length", "text"),
     [
         (0, "0s"),
@@ -61,7 +62,7 @@ def test_in_words(length: float, text: str) -> None:
     assert in_words(length) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("number", "one", "text"),
     [
         (0, "entry", "0 entries"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assignments.support import read
+from rows import each_row
 from urlward.assignments.formats import CgnParser, ReadOptions
 from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.assignments.store import AssignmentStore
@@ -125,7 +126,7 @@ def test_the_zone_is_of_times_that_do_not_say_theirs() -> None:
     assert found[4] == moment("14:06:41")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("time", "clock"),
     [
         ("Nov 18 2026 15:30:00 UTC:", "15:30:00"),
@@ -169,7 +170,7 @@ def test_a_zone_s_name_tells_the_two_times_that_a_clock_shows() -> None:
         assert found[4] == moment(f"{hour:02}:30:00") - 24 * DAY
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "reason"),
     [
         ("2026-11-18T15:30:00Z x FIXED-NAT-PORTS 100.64.0.9->198.51.100.8:4000-3000", "ports that"),
@@ -194,7 +195,7 @@ TIMES = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "header",
     [
         "{} ", "{} cgn-1 ", "<14>1 {} cgn-1.example.net ", "<14>{} 192.0.2.1 ", "{} UTC cgn-1 ",
@@ -211,7 +212,7 @@ def test_headers_of_messages(header: str) -> None:
         assert (parsed.rows, parsed.faults, len(parsed.sightings)) == (1, [], 1), line
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("event", "tags"),
     [
         (EVENTS[0], ["RT_NAT - ", "RT_NAT: ", "- "]),
@@ -228,7 +229,12 @@ def test_headers_of_messages(header: str) -> None:
         ),
         (
             EVENTS[2],
-            ["(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ", "{s}[n]:"],
+            [
+                "(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ",
+                "{s}[n]:",
+                "2026-11-18 15:30:00: mx-1{service-1}[jservices-nat]: ",
+                "2026-11-18 15: 30:00: {service-1} [FWNAT]: mx-1 ",
+            ],
         ),
         (EVENTS[3], ["- - NAT44 - ", "- - DSLITE - ", "NAT44 - ", "- - DS-LITE - "]),
         (EVENTS[4], [": ", "", ": - - - "]),
@@ -243,7 +249,7 @@ def test_tags_of_translators(event: str, tags: list[str]) -> None:
             assert (parsed.faults, len(parsed.sightings)) == ([], 1), tag
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "counts"),
     [
         ("Nov 18 2026 15:30:00 asa-1: ", 1),
@@ -259,7 +265,7 @@ def test_a_colon_behind_the_name_of_an_asa(before: str, counts: int) -> None:
     assert (parsed.rows, len(parsed.sightings)) == (1, counts)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "before",
     [
         "2026-11-18T15:30:00Z cgn-1 sshd[811]: Invalid user ",
@@ -289,7 +295,7 @@ def test_what_another_message_says_is_no_event(before: str) -> None:
         assert len(parsed.sightings) == 2, event
 
 
-@pytest.mark.parametrize(
+@each_row(
     "piece",
     [
         "2026-11-18T15:30:00Z 1.2.3.4 ",
@@ -312,14 +318,14 @@ def test_a_long_line_takes_no_long_time(piece: str) -> None:
         assert not CgnParser(ReadOptions()).parse([f"{piece * 2_000}!{event}"]).sightings, event
 
 
-@pytest.mark.parametrize("front", ["1", "-", "(x)", "1 - - "])
+@each_row("front", ["1", "-", "(x)", "1 - - "])
 def test_many_blanks_take_no_long_time(front: str) -> None:
     """Of which each could be the last one behind a field, or the first one behind none."""
     for event in EVENTS:
         assert not CgnParser(ReadOptions()).parse([f"{front}{' ' * 200_000}!{event}"]).sightings, event
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("event", "piece"),
     [
         ("%ASA-1-305014: ", "a"),
@@ -335,6 +341,32 @@ def test_many_blanks_take_no_long_time(front: str) -> None:
 def test_a_long_event_takes_no_long_time(event: str, piece: str) -> None:
     """Which would be looked through from each of its words, or letters."""
     assert not CgnParser(ReadOptions()).parse([f"{event}{piece * 100_000}"]).sightings
+
+
+def test_a_time_of_a_card_behind_one_without_a_year() -> None:
+    """With a blank in it."""
+    line = "Nov 18 16:30:01 2026-11-18 15: 30:00: {s}[n]: " + EVENTS[2].replace("ALLOC", "RELEASE")
+    (sighting,) = CgnParser(ReadOptions()).parse([line]).sightings
+    assert sighting[5] == moment("15:30:00")
+
+
+@pytest.mark.parametrize(
+    ("header", "zone", "is_told"),
+    [
+        ("Nov 18 07:30:01", "America/Los_Angeles", True),
+        ("Nov 18 16:30:01", "Europe/Berlin", True),
+        ("2026-11-18T15:30:01Z", "Europe/Berlin", True),
+        ("Nov 18 16:30:01", "UTC", False),
+        ("Nov 18 15:30:01", "Europe/Berlin", False),
+        ("Nov 18 14:30:01", "Europe/Berlin", False),
+        ("Feb 29 15:30:01", "Europe/Berlin", False),
+    ],
+)
+def test_a_time_in_utc_behind_one_of_the_zone(header: str, zone: str, *, is_told: bool) -> None:
+    """As cards of Junos have theirs: it would be read hours off."""
+    line = f"{header} mx-1 (FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00 [FWNAT]:{EVENTS[2]}"
+    parsed = CgnParser(ReadOptions(zone=ZoneInfo(zone))).parse([line])
+    assert ["in UTC" in fault.reason for fault in parsed.faults] == [True] * is_told
 
 
 def test_no_columns() -> None:

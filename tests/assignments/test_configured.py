@@ -4,6 +4,7 @@ import pytest
 
 from assignments.support import DAY, START, at
 from assignments.test_retention import filled
+from rows import each_row
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.retention import (
     database_of,
@@ -118,9 +119,7 @@ def test_what_a_server_refuses_is_one_line_without_values(postgresql_url: str, t
     store.close()
 
 
-@pytest.mark.parametrize(
-    "url", ["postgresql://h:54x/x", "sqlite:///x.db", "mysql://h/x", "postgresql://h", ""]
-)
+@each_row("url", ["postgresql://h:54x/x", "sqlite:///x.db", "mysql://h/x", "postgresql://h", ""])
 def test_what_is_no_url_is_one_line(url: str, tmp_path: Path) -> None:
     (tmp_path / "url").write_text(url)
     configured = records(assignments=StoreTable(kind="postgresql", url_file=str(tmp_path / "url")))

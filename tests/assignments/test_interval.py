@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.assignments.interval import is_address, length_of, place_of, places_of
 
 networks = st.one_of(
@@ -25,7 +26,7 @@ def one_of(network: IPv4Network | IPv6Network) -> str:
     return str(network[0] if is_other else middle)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "canonical"),
     [
         ("192.0.2.7", "192.0.2.7"),
@@ -43,9 +44,7 @@ def test_one_place_for_all_spellings(text: str, canonical: str) -> None:
     assert place_of(text) == place_of(canonical)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "192.0.2", "192.0.2.256", "0x1.2.3.4", "example.test", "2001:db8::/129", "a\0b", "é"]
-)
+@each_row("text", ["", "192.0.2", "192.0.2.256", "0x1.2.3.4", "example.test", "2001:db8::/129", "a\0b", "é"])
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError):
         place_of(text)

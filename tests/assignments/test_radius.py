@@ -524,6 +524,11 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
             [("anna", 0, 100, "TOLD"), ("berta", 110, 120, "TOLD")],
         ),
         ([record("Start", 0, Framed_IP_Address="255.255.255.254")], []),
+        # It is taken away already.
+        (
+            [record("Start", 0), record("Stop", 100, Framed_IP_Address="0.0.0.0")],
+            [("anna", 0, 100, "TOLD")],
+        ),
         ([record("Start", 0, user="a\\303\\244\\\\n")], [("aä\\n", 0, None, "NONE")]),
         ([record("Start", 0, user="", Calling_Station_Id='"02-00"')], [("02-00", 0, None, "NONE")]),
     ],

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.assignments.interval import FIRST, LAST, moment_of, ms_text, to_ms
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         (1_795_000_000, "2026-11-18T11:06:40Z"),
@@ -30,7 +31,7 @@ def test_times(value: Any, expected: str) -> None:
     assert (ms_text(first), last) == (expected, first)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         *("", "today", 0, "0", "-5", "1e400", "9" * 400, None, "0001-01-01", "9999-12-31"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, update
 
 from assignments.support import at, sighting, taken
+from rows import each_row
 from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
 from urlward.assignments.formats import DETERMINISTIC
 from urlward.assignments.interval import FOREVER, AssignmentError, SightingKind
@@ -249,7 +250,7 @@ def test_each_port_is_of_one_at_most(ports: int, first: int, port: int, index: i
     assert len(found) <= 1
 
 
-@pytest.mark.parametrize(("ports", "first"), [(2000, 1024), (0, 1024), (70_000, 1024), (5, 0), (100, 65_500)])
+@each_row(("ports", "first"), [(2000, 1024), (0, 1024), (70_000, 1024), (5, 0), (100, 65_500)])
 def test_a_formula_without_place_for_all(ports: int, first: int) -> None:
     with pytest.raises(AssignmentError):
         Formula(INSIDE, OUTSIDE, ports, first)

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import run_command
 from lists.support import SENTINEL
+from rows import each_row
 from urlward.commands.decisions import add_allow_commands
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
@@ -48,7 +49,7 @@ def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> 
         run("--end", made.id, "--why", "done with")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         'state = "s"\n',
@@ -65,9 +66,7 @@ def test_a_filter_with_a_state_folder_heeds_it(
     assert run(*ALLOW, "--config", str(config)) == 0
 
 
-@pytest.mark.parametrize(
-    ("entry", "told"), [("listed.example", True), (URL, False), (f"{SENTINEL}.test", False)]
-)
+@each_row(("entry", "told"), [("listed.example", True), (URL, False), (f"{SENTINEL}.test", False)])
 def test_an_allow_of_what_no_list_blocks(
     tmp_path: Path, entry: str, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,16 +157,12 @@ def test_what_is_not_understood(state: Path, arguments: tuple[str, ...], message
     assert not (state / "audit.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("1m", 60), ("30m", 1800), ("2h", 7200), ("3d", 259_200), ("30d", 2_592_000)]
-)
+@each_row(("text", "seconds"), [("1m", 60), ("30m", 1800), ("2h", 7200), ("3d", 259_200), ("30d", 2_592_000)])
 def test_durations(text: str, seconds: int) -> None:
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "0m", "-1h", "1", "h", "1.5h", "2H", "90s", "31d", "721h", "٣h", "1w", "1h "]
-)
+@each_row("text", ["", "0m", "-1h", "1", "h", "1.5h", "2H", "90s", "31d", "721h", "٣h", "1w", "1h "])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UrlwardError, match=r"^for: "):
         duration(text)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward import cli
 from urlward.commands.arguments import add_state_arguments, state_of, subcommand
 from urlward.config import ConfigError
@@ -73,8 +74,8 @@ STATE_OF_NO_FILTER = (
 )
 
 
-@pytest.mark.parametrize("state", ["", "mistyped"])
-@pytest.mark.parametrize("command", STATE_OF_NO_FILTER)
+@each_row("state", ["", "mistyped"])
+@each_row("command", STATE_OF_NO_FILTER)
 def test_what_is_done_with_a_state_folder_is_not_done_with_another(
     command: tuple[str, ...],
     state: str,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward import cli
 from urlward.commands.init import SHELLS, script
 from urlward.docs import topics
@@ -55,7 +56,7 @@ def test_bash_completes_paths(made: Path, tmp_path: Path) -> None:
     assert completed(made, "files", "f", folder=tmp_path) == {"folder"}
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@each_row("shell", SHELLS)
 def test_every_shell_has_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["completion", shell])

@@ -22,6 +22,7 @@ import pytest
 
 from conftest import free_port, listening
 from e2e import support
+from rows import each_row
 from urlward import cli
 from urlward.commands import doctor
 from urlward.commands.doctor import Finding
@@ -223,7 +224,7 @@ def test_secrets_that_others_can_read(config: Path, monkeypatch: pytest.MonkeyPa
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "told"),
     [
         ('listen = ":8080"', ["whoever reaches the proxy's port"]),

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Done, run_command
 from lists.support import HTML, PICTURE, SENTINEL, names_in
+from rows import each_row
 from urlward.commands.lists import add_format_arguments, add_import_commands, format_of
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import FormatError, FormatOptions
@@ -264,7 +265,7 @@ def test_arguments() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "arguments",
     [
         ("--format", "csv", "--column", "url"),

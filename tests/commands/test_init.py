@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from e2e import support
+from rows import each_row
 from urlward import cli
 from urlward.commands import init
 from urlward.commands.init import KINDS, NAME, configuration
@@ -27,7 +28,7 @@ def run(*arguments: object) -> int:
     return raised.value.code
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_row("kind", KINDS)
 def test_a_configuration_can_be_used_and_has_what_goes_with_it(tmp_path: Path, kind: str) -> None:
     source = tmp_path / 'a "list".txt'
     source.write_text("blocked.example\n")
@@ -87,7 +88,7 @@ def test_what_stands_in_a_schools_comments_can_be_used(tmp_path: Path) -> None:
 NO_MACHINE = "is no name or address of a machine, without port"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("more", "says"),
     [
         ([], "--for: say for whom: school, office, provider"),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.commands.support import GONE, Scrubber, own_words
 from urlward.config import is_key
 
@@ -13,7 +14,7 @@ def scrubber() -> Scrubber:
     return Scrubber(["hotline", "my-list", "list.example", "no name"], is_key)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "no successful refresh since 2026-11-24T10:00:00Z, for 24h; the limit is 6h",
@@ -29,7 +30,7 @@ def test_our_own_words_stay(scrubber: Scrubber, text: str):
     assert scrubber.text(text) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "left"),
     [
         ("not fetched: https://user:pw@host.example/list?key=a", f"not fetched: {GONE}={GONE}"),

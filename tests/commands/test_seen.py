@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward.commands.who import Seen, seen_by
 from urlward.config import Config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
@@ -37,7 +38,7 @@ def test_an_objection_is_not_asked_for(tmp_path: Path) -> None:
     assert seen_by(CONFIG, tmp_path, "R-1") == [Seen("192.0.2.7", 4000, 1_800_000_000_000)]
 
 
-@pytest.mark.parametrize("client", ["192.0.2.0/24", "0123456789abcdef0123456789abcdef", ""])
+@each_row("client", ["192.0.2.0/24", "0123456789abcdef0123456789abcdef", ""])
 def test_addresses_that_are_not_whole_tell_nobody(tmp_path: Path, client: str) -> None:
     keep(tmp_path, reference="R-1", client=client)
     with pytest.raises(UrlwardError, match="privacy"):

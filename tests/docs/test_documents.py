@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from docs.documents import BENCHMARKS, DOCS, PAGES, README, ROOT, anchors, code, links, prose, rows, sections
+from rows import each_row
 from urlward import cli
 from urlward.config import Config
 from urlward.docs import topics
@@ -26,7 +27,7 @@ MOST_WORDS = 1200
 LINKED = [*PAGES, BENCHMARKS]
 
 
-@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+@each_row("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for link in links(page):
         name, _, anchor = link.partition("#")
@@ -60,7 +61,7 @@ def test_readmes_figures_are_those_that_were_measured() -> None:
             assert figure in words, f"{what}: {figure} is not in benchmarks/README.md, {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_row("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_the_text_exist(page: Path) -> None:
     known = {word for action in cli._parser()._actions for word in action.choices or ()} | {"COMMAND"}
     named = {span.split()[1] for span in code(prose(page)) if span.startswith("urlward ")}
@@ -107,12 +108,12 @@ def test_help_lists_the_topics_with_a_line_each(capsys: pytest.CaptureFixture[st
     assert all(len(line) <= 110 and len(line.split()) > 3 for line in lines)
 
 
-@pytest.mark.parametrize("topic", topics())
+@each_row("topic", topics())
 def test_help_shows_a_page_as_it_is(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, topic) == (0, (DOCS / f"{topic}.md").read_text(), "")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("topic", "hint"),
     [
         ("feed", "did you mean feeds?"),
@@ -225,9 +226,7 @@ NEEDED = {
 """What a table has to say besides."""
 
 
-@pytest.mark.parametrize(
-    ("place", "key", "default"), [pytest.param(*k, id=".".join(k[:2])) for k in KEYS if k[2]]
-)
+@each_row(("place", "key", "default"), [pytest.param(*k, id=".".join(k[:2])) for k in KEYS if k[2]])
 def test_a_default_is_that_of_the_reference(place: str, key: str, default: str) -> None:
     model = dict(tables(Config))[place]
     name = next(name for name, field in model.model_fields.items() if (field.alias or name) == key)

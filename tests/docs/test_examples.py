@@ -15,6 +15,7 @@ import pytest
 
 from conftest import in_turns
 from docs.documents import DOCS, PAGES, README, ROOT, Block, blocks, code, rows, sections
+from rows import each_row
 from urlward import cli
 from urlward.config import read_config
 
@@ -89,7 +90,7 @@ def run(*arguments: object) -> int:
     return raised.value.code
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_row("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_what_it_is(page: Path) -> None:
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{block.place}: no such language: {block.language!r}"
@@ -146,21 +147,21 @@ def test_shell_examples(page: Path, tmp_path: Path) -> None:
             pytest.fail(f"{page.name}: urlward {' '.join(arguments)}")
 
 
-@pytest.mark.parametrize("block", each("toml"))
+@each_row("block", each("toml"))
 def test_configuration_examples(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "urlward.toml"
     path.write_text(block.text)
     assert read_config(path).model_fields_set
 
 
-@pytest.mark.parametrize("block", each("list"))
+@each_row("block", each("list"))
 def test_list_examples(block: Block, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "list.txt").write_text(block.text)
     assert run("compile", tmp_path / "list.txt", "-o", tmp_path / "list.ward", "--max-errors", 0) == 0
     assert "0 bad lines" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("block", each("ini"))
+@each_row("block", each("ini"))
 def test_ini_examples(block: Block) -> None:
     parser = configparser.ConfigParser(strict=False, delimiters="=")
     parser.read_string(block.text)
@@ -200,12 +201,12 @@ def commented() -> str:
     return "\n".join(line.removeprefix("#").removeprefix(" ") for line in text.splitlines())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "category"),
     [(scheduled(README), "games"), (scheduled(DOCS / "policy.md"), "adverts"), (commented(), "phishing")],
     ids=["README", "policy", "example"],
 )
-@pytest.mark.parametrize(("at", "verdict"), [(LESSON, "block"), (SATURDAY, "pass"), (EVENING, "pass")])
+@each_row(("at", "verdict"), [(LESSON, "block"), (SATURDAY, "pass"), (EVENING, "pass")])
 @pytest.mark.usefixtures("compiles_here")
 def test_a_schedule_blocks_in_it_and_not_outside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, category: str, at: str, verdict: str

@@ -17,6 +17,7 @@ import pytest
 
 from engine.support import digest
 from feeds.feed_support import Feed, feed
+from rows import each_row
 from urlward.config import FeedTable
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
@@ -472,9 +473,7 @@ def test_an_exchange_that_never_ends_is_left(
     assert server.asked[-1].query["after"] == "9,2"
 
 
-@pytest.mark.parametrize(
-    "url", ["https://other.test/page/2", "http://member.test/page/2", "https://member.test:1/"]
-)
+@each_row("url", ["https://other.test/page/2", "http://member.test/page/2", "https://member.test:1/"])
 def test_no_other_host_gets_the_credentials(url: str) -> None:
     with pytest.raises(FetchError, match="another host"):
         exchange._asked(FeedOrigin("https://member.test/x", token="secret"), url)
@@ -555,7 +554,7 @@ def test_an_attempt_keeps_nothing(server: Server, stopncii: Feed, tmp_path: Path
     assert not (tmp_path / "state" / "feeds" / "phish.exchange").exists()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "told"),
     [
         ({"path": "/x"}, "exchange and path"),

@@ -25,6 +25,7 @@ from feeds.fetch_support import (
     refusal,
     set_proxies,
 )
+from rows import each_row
 from urlward.feeds import fetch as fetching
 from urlward.feeds.fetch import Answer, fetch
 from urlward.feeds.source import FeedOrigin, Validators
@@ -144,7 +145,7 @@ class TestFreshness:
 
 
 class TestStatus:
-    @pytest.mark.parametrize(
+    @each_row(
         ("status", "reason"),
         [
             (401, "unauthorized"),
@@ -230,13 +231,11 @@ class TestRedirect:
         seen = feeds.seen("/list.txt")
         assert (seen["uri"], seen["authorization"]) == ("/list.txt?home", "")
 
-    @pytest.mark.parametrize("path", ["/plain", "/file", "/userinfo", "/nowhere"])
+    @each_row("path", ["/plain", "/file", "/userinfo", "/nowhere"])
     def test_is_not_followed_there(self, feeds: Server, path: str) -> None:
         assert refusal(feeds.origin(path)).reason == "redirect"
 
-    @pytest.mark.parametrize(
-        "location", ["http://[::1", "http:///x", "//", "http://a b/", "\xff:", "https://h:99999/"]
-    )
+    @each_row("location", ["http://[::1", "http:///x", "//", "http://a b/", "\xff:", "https://h:99999/"])
     def test_to_what_is_no_url(self, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
         know_no_names(monkeypatch)
         with answering(head("302 Found", Location=location, Content_Length=0)) as url:
@@ -307,7 +306,7 @@ class TestNearer:
         with self.leading(NEAR) as (url, _):
             assert body(fetch(FeedOrigin(url, private_redirects=True))) == b"origin\n"
 
-    @pytest.mark.parametrize(
+    @each_row(
         "there", ["127.0.0.1", "127.1", "localhost", "x.localhost.", "[::1]", "169.254.169.254", "0x7f.1"]
     )
     def test_by_way_of_a_proxy(self, there: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.feeds.body import BodyLimits, content
 from urlward.feeds.source import FetchError
 
@@ -42,8 +43,8 @@ def reason(data: bytes, encoding: str = "", **more: int) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("data", [b"", b"a", b"a.test\n", LINES, b"PK.test\n", b"\x1f", b"(\xb5/"])
-@pytest.mark.parametrize("size", [1, 3, 10_000])
+@each_row("data", [b"", b"a", b"a.test\n", LINES, b"PK.test\n", b"\x1f", b"(\xb5/"])
+@each_row("size", [1, 3, 10_000])
 def test_plain(data: bytes, size: int) -> None:
     assert unpacked(data[: 1000 * size], size=size) == data[: 1000 * size]
     assert unpacked(data[: 1000 * size], "identity", size) == data[: 1000 * size]
@@ -150,9 +151,7 @@ def test_gzip_with_a_wrong_checksum() -> None:
     assert reason(bytes(whole)) == "corrupt"
 
 
-@pytest.mark.parametrize(
-    "encoding", ["br", "deflate", "compress", "gzip, gzip", "gzip, br", "731337", "gzip;q=1"]
-)
+@each_row("encoding", ["br", "deflate", "compress", "gzip, gzip", "gzip, br", "731337", "gzip;q=1"])
 def test_encoding_that_was_not_asked_for(encoding: str) -> None:
     assert reason(zlib.compress(LINES), encoding) == "unsupported"
 

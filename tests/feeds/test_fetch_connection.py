@@ -9,6 +9,7 @@ import pytest
 
 from e2e.support import RawOrigin
 from feeds.fetch_support import LIST, Server, answering, body, drip, head, know_no_names, read_head, refusal
+from rows import each_row
 from urlward.feeds.fetch import fetch, parse, peer, place
 from urlward.feeds.source import FeedOrigin, FetchError
 
@@ -165,11 +166,11 @@ class TestProxy:
             error = refusal(feeds.origin("/list.txt", proxy=url.rpartition("/")[0], connect_timeout=0.4))
         assert error.reason == "timeout"
 
-    @pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "127.0.0.1:3128", "http://", "http://[", ""])
+    @each_row("url", ["socks5://127.0.0.1:1", "127.0.0.1:3128", "http://", "http://[", ""])
     def test_of_another_kind(self, feeds: Server, url: str) -> None:
         assert refusal(feeds.origin("/list.txt", proxy=url)).reason == "settings"
 
-    @pytest.mark.parametrize("sign", "/?#\\")
+    @each_row("sign", "/?#\\")
     def test_password_that_is_not_escaped(self, feeds: Server, sign: str) -> None:
         for password in (f"731337{sign}x", f"x{sign}731337"):
             proxy = f"http://someone:{password}@proxy.invalid:3128"
@@ -179,7 +180,7 @@ class TestProxy:
 
 
 class TestUrl:
-    @pytest.mark.parametrize(
+    @each_row(
         "url",
         [
             "",
@@ -200,7 +201,7 @@ class TestUrl:
         error = refusal(FeedOrigin(url))
         assert (error.reason, error.status) == ("url", None)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("url", "where", "name"),
         [
             ("https://Feed.test/a?b", ("https", "feed.test", 443), "https://feed.test"),
@@ -223,7 +224,7 @@ class TestUrl:
 
 
 class TestAnswer:
-    @pytest.mark.parametrize(
+    @each_row(
         ("answer", "reason"),
         [
             (b"", "refused"),

@@ -7,6 +7,7 @@ import pytest
 
 from e2e.support import RawOrigin
 from feeds.fetch_support import PATH_KEY, answering, drip, head, know_no_names, refusal
+from rows import each_row
 from urlward.config import Config, FeedTable, GatewayTable
 from urlward.engine.nat64 import Nat64
 from urlward.engine.scope import Scope, scope
@@ -24,7 +25,7 @@ def refused_for_time(url: str, **more: float) -> None:
 
 
 class TestExchange:
-    @pytest.mark.parametrize(
+    @each_row(
         ("start", "piece"),
         [
             (b"", b"H"),
@@ -148,7 +149,7 @@ class TestDeadline:
         assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "expected"),
     [
         ("127.0.0.1", Scope.HOST),

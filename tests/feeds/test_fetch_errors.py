@@ -4,9 +4,9 @@ from http.client import BadStatusLine, IncompleteRead, LineTooLong
 from pathlib import Path
 from typing import get_args
 
-import pytest
 from urllib3.exceptions import InvalidHeader, ProtocolError, ReadTimeoutError, SSLError
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds import source
 from urlward.feeds.fetch import failure
@@ -26,7 +26,7 @@ def test_is_somebodys_input() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "reason"),
     [
         (ConnectionRefusedError(111, "secret"), "refused"),
@@ -47,7 +47,7 @@ def test_before_an_answer(error: Exception, reason: str) -> None:
     assert str(told).startswith("https://feed.test: ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "reason"),
     [
         (ProtocolError("secret", IncompleteRead(b"secret")), "truncated"),

@@ -1,17 +1,17 @@
 import time
 from email.utils import formatdate
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import HTTPHeaderDict
 
+from rows import each_row
 from urlward.feeds.fetch import fresh_for, retry_after
 
 DATE = "Wed, 25 Nov 2026 13:40:35 GMT"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "seconds"),
     [
         ("0", 0.0),
@@ -39,7 +39,7 @@ def test_retry_after_is_not_said() -> None:
     assert retry_after({}) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "seconds"),
     [
         ({}, None),

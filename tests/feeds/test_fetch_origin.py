@@ -1,8 +1,7 @@
 from typing import Any
 
-import pytest
-
 from feeds.fetch_support import PASSWORD, TOKEN, USER, refusal
+from rows import each_row
 from urlward.feeds.fetch import credentials, parse
 from urlward.feeds.source import FeedOrigin
 
@@ -25,13 +24,13 @@ def test_bearer() -> None:
     assert field("https://feed.test/", token=TOKEN) == {"Authorization": f"Bearer {TOKEN}"}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10:8080", "[::1]", "localhost", "LOCALHOST"])
+@each_row("host", ["127.0.0.1", "127.8.9.10:8080", "[::1]", "localhost", "LOCALHOST"])
 def test_in_clear_within_this_machine(host: str) -> None:
     assert field(f"http://{host}/", token=TOKEN)
 
 
-@pytest.mark.parametrize("more", [{"token": TOKEN}, {"user": USER}, {"client_cert": "client.pem"}])
-@pytest.mark.parametrize("host", ["feed.test", "192.0.2.1", "localhost.feed.test", "127.0.0.1.feed.test"])
+@each_row("more", [{"token": TOKEN}, {"user": USER}, {"client_cert": "client.pem"}])
+@each_row("host", ["feed.test", "192.0.2.1", "localhost.feed.test", "127.0.0.1.feed.test"])
 def test_not_in_clear_elsewhere(host: str, more: dict[str, str]) -> None:
     error = refusal(FeedOrigin(f"http://{host}/", **more))
     assert (error.reason, str(error)) == (
@@ -47,7 +46,7 @@ def test_not_in_clear_to_a_proxy() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "more",
     [
         {"token": TOKEN, "user": USER},

@@ -9,6 +9,7 @@ import pytest
 
 from e2e.support import RawOrigin, read_to_end
 from feeds.fetch_support import LIST, Server, answering, body, head, read_head, refusal
+from rows import each_row
 from urlward.feeds.fetch import fetch
 from urlward.feeds.source import FeedOrigin, FetchError
 from urlward.feeds.tls import context, proxy_context
@@ -88,7 +89,7 @@ class TestFiles:
         count = len(ssl.create_default_context().get_ca_certs())
         assert len(proxy_context(feeds.ca).get_ca_certs()) == count + 1
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("cert", "key"),
         [
             ("none.pem", "client.key"),

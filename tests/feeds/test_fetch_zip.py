@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.fetch_support import memory_descriptors
+from rows import each_row
 from urlward.feeds.body import BodyLimits, content, unzipped
 from urlward.feeds.source import FetchError
 
@@ -71,7 +72,7 @@ def test_within_a_body() -> None:
     assert b"".join(content(iter([data[:3], data[3:]]), "", made)) == LINES
 
 
-@pytest.mark.parametrize("names", [(), ("a/",), ("secret-1", "secret-2")])
+@each_row("names", [(), ("a/",), ("secret-1", "secret-2")])
 def test_not_one_file(names: tuple[str, ...]) -> None:
     assert reason(archive(*((name, b"" if name.endswith("/") else LINES) for name in names))) == "unsupported"
 
@@ -87,7 +88,7 @@ def test_encrypted() -> None:
     assert reason(bytes(data)) == "unsupported"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@each_row("share", [0.0, 0.5, 0.99])
 def test_cut(share: float) -> None:
     data = archive(("secret", LINES))
     assert reason(data[: max(4, int(share * len(data)))]) == "truncated"

@@ -1,6 +1,7 @@
 import pytest
 
 from lists.support import HTML, PICTURE
+from rows import each_row
 from urlward.config import FeedTable
 from urlward.feeds.guards import RefusedError, check_head, check_size
 from urlward.feeds.store import Accepted
@@ -8,7 +9,7 @@ from urlward.feeds.store import Accepted
 FEED = FeedTable(name="a", path="b", min_entries=2)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "reason"),
     [
         (b"", "empty"),
@@ -25,9 +26,7 @@ def test_heads_of_no_list(head: bytes, reason: str) -> None:
     assert raised.value.reason == reason
 
 
-@pytest.mark.parametrize(
-    "head", [b"a.example\n", b"# <comment>\n", b'{"url": 1}', b"\n" * 4096, "é".encode()]
-)
+@each_row("head", [b"a.example\n", b"# <comment>\n", b'{"url": 1}', b"\n" * 4096, "é".encode()])
 def test_heads_of_lists(head: bytes) -> None:
     check_head(head)
 
@@ -39,7 +38,7 @@ def reason(entries: int, before: int | None, accepted: Accepted | None = None, c
         return e.reason
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entries", "before", "expected"),
     [
         (2, None, ""),
@@ -61,7 +60,7 @@ def test_sizes(entries: int, before: int | None, expected: str) -> None:
     assert reason(entries, before) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("accepted", "expected"),
     [
         (Accepted("x", 10, 0.0), "accepted"),

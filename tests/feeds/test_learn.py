@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import wait_for
+from rows import each_row
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds import learn
@@ -259,7 +260,7 @@ def test_a_protected_host_is_not_learned(
     assert host not in caplog.text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "address", "leads"),
     [
         ("localhost", "127.0.0.1", True),
@@ -288,7 +289,7 @@ def test_many_are_taken_in_turns(worker: Worker, state: Path) -> None:
     assert (len(own_entries(state)), len(requests(state))) == (TOGETHER + 1, 0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "folder", "line"),
     [
         ("listed.example/", False, "http://listed.example/"),
@@ -307,7 +308,7 @@ def test_what_is_learned_of_a_url(url: str, folder: bool, line: str) -> None:
         assert made.expires == "2027-01-16"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "changes",
     [
         {"entry": "http://listed.example/"}, {"list": "listed.example"}, {"category": "a b"},

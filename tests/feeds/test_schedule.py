@@ -1,7 +1,7 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.feeds.schedule import Waiting, after_failure, after_success, at_start, is_due
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -20,7 +20,7 @@ def test_after_a_success() -> None:
     assert after_success(1000, 6 * HOUR, 0.1, lambda: 0.75) == 1000 + 6.3 * HOUR
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fresh_for", "wait"),
     [(None, HOUR), (0.0, HOUR), (60.0, HOUR), (3 * HOUR, 3 * HOUR), (365 * DAY, 4 * HOUR)],
 )
@@ -36,7 +36,7 @@ def test_back_off_doubles_to_a_cap() -> None:
     assert after_failure(0, 6 * HOUR, 0.1, middle, failures=10**9) == 3600
 
 
-@pytest.mark.parametrize(("retry_after", "wait"), [(None, 60), (30, 60), (7200, 7200), (30 * DAY, DAY)])
+@each_row(("retry_after", "wait"), [(None, 60), (30, 60), (7200, 7200), (30 * DAY, DAY)])
 def test_retry_after(retry_after: float | None, wait: float) -> None:
     assert after_failure(0, HOUR, 0, middle, failures=1, retry_after=retry_after) == wait
 
@@ -77,8 +77,8 @@ def test_when_it_is_due() -> None:
     assert is_due(1000, 60, 1000 + 2 * DAY)
 
 
-@pytest.mark.parametrize("jump", [-DAY, -3600, -60, 0, 60, 3600, DAY])
-@pytest.mark.parametrize("interval", [60.0, 3600.0])
+@each_row("jump", [-DAY, -3600, -60, 0, 60, 3600, DAY])
+@each_row("interval", [60.0, 3600.0])
 def test_a_clock_that_is_set_puts_no_run_off(jump: float, interval: float) -> None:
     now, steady = 1_795_500_000.0, 50.0
     waiting = Waiting(now + interval, interval, now, steady)

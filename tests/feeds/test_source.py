@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import OTHER_SECRET, SECRET
+from rows import each_row
 from urlward.config import FeedTable
 from urlward.engine.digest import Key
 from urlward.feeds.source import FetchError, beside, content, origin, recipe
@@ -33,7 +34,7 @@ def test_secrets(tmp_path: Path) -> None:
     assert "sesame" not in repr(made)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "message"),
     [
         (None, "No such file or directory"),

@@ -35,9 +35,10 @@ def issue(
     start: int = 0,
     until: int = 0,
     files: Sequence[str] = (),
+    name: str = "theirs",
 ) -> bytes:
     return artifact(
-        (*hosts(*numbers).splitlines(), *files), SECRET, "theirs",
+        (*hosts(*numbers).splitlines(), *files), SECRET, name,
         serial=serial, valid_from=start, valid_until=until, signer=signer,
     )  # fmt: skip
 
@@ -279,6 +280,23 @@ def test_what_nobody_trusted_has_signed(content: bytes, reason: str, tmp_path: P
     assert made.refresh().state == "new"
     site.put("feed", content)
     assert made.refresh().text.startswith(f"{reason}: ")
+
+
+@pytest.mark.parametrize(("before", "name", "taken"), [("", "games", False), ("theirs", "games", True)])
+def test_another_list_of_the_same_key_is_not_taken(
+    before: str, name: str, taken: bool, tmp_path: Path, site: Server
+) -> None:
+    """A publisher signs all lists with one key, and each goes by its feed's name."""
+    made = trusting(tmp_path, site)
+    named = before or made.table.name
+    site.put("feed", issue(1, *range(20), signer=SIGNER, name=named))
+    assert made.refresh().state == "new"
+    site.put("feed", issue(2, *range(30, 50), signer=SIGNER, name=name))
+    outcome = made.refresh()
+    assert outcome.state == ("new" if taken else "failed")
+    assert outcome.text.startswith("another-list: ") is not taken
+    site.put("feed", issue(3, *range(21), signer=SIGNER, name=named))
+    assert made.refresh().state == "new"
 
 
 def test_whoever_comes_to_trust_somebody_wants_to_see_his_signature(body: Feed, site: Server) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import SECRET, SENTINEL, artifact
+from rows import each_row
 from urlward.config import FeedTable
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
@@ -55,7 +56,7 @@ def test_an_artifact_comes_of_it(tmp_path: Path) -> None:
     assert compiled("a.example\n", old)[1:4] == (False, 1, 0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "keys", "reason"),
     [
         (f"a.example\n{SENTINEL}\n", {"budget": "0"}, "bad-lines"),

@@ -12,6 +12,7 @@ from typing import Any, cast
 import brotli
 import pytest
 
+from rows import each_row
 from urlward.compression import Decoder
 from urlward.config import FilesTable
 from urlward.files.body import BodySeen, Inspection, Room, facts_of, media_of
@@ -134,8 +135,8 @@ def ended(one: Inspection[str]) -> Inspection[str]:
     return one
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+@each_row("coding", CODINGS)
+@each_row("size", [1, 100, 1 << 20])
 def test_a_listed_body_is_found_in_any_coding_and_pieces(coding: str, size: int) -> None:
     judge = Judge(PICTURE)
     fields = {"Content-Type": "image/png", "Content-Encoding": coding}
@@ -155,7 +156,7 @@ def test_digests_of_all_algorithms_that_are_asked_for() -> None:
     assert judge.digests == [{name: hashlib.new(name, PICTURE).digest() for name in algorithms}]
 
 
-@pytest.mark.parametrize("size", [0, 1, 399, 400, 401])
+@each_row("size", [0, 1, 399, 400, 401])
 def test_a_short_body(size: int) -> None:
     judge = Judge(PICTURE[:size])
     one = ended(fed(inspection(judge), PICTURE[:size], 7))
@@ -197,7 +198,7 @@ def test_too_large_a_body_passes() -> None:
     assert not judge.digests
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+@each_row("coding", ["gzip", "deflate", "br", "zstd"])
 def test_a_damaged_body_passes(coding: str) -> None:
     data = CODINGS[coding](PICTURE)
     one = inspection(Judge(PICTURE), {"Content-Type": "image/png", "Content-Encoding": coding})
@@ -221,8 +222,8 @@ def test_a_body_whose_checksum_alone_is_wrong_is_found(coding: str) -> None:
     assert ended(one).answer == "listed"
 
 
-@pytest.mark.parametrize("more", [b"\0" * 512, b"what browsers pass over", gzip.compress(b"", mtime=0)])
-@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate"])
+@each_row("more", [b"\0" * 512, b"what browsers pass over", gzip.compress(b"", mtime=0)])
+@each_row("coding", ["gzip", "br", "zstd", "deflate"])
 def test_what_stands_behind_compressed_content(more: bytes, coding: str) -> None:
     fields = {"Content-Type": "image/png", "Content-Encoding": coding}
     one = fed(inspection(Judge(PICTURE), fields), CODINGS[coding](PICTURE) + more)
@@ -236,8 +237,8 @@ def test_a_checksum_that_comes_with_its_content_may_be_wrong(coding: str) -> Non
     assert ended(fed(one, data[:-4] + b"\xff" * 4)).answer == "listed"
 
 
-@pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize(("coding", "count"), [("br", 2), ("zstd", 1), ("zstd, br", 3), ("gzip", 0)])
+@each_row("ends", [True, False])
+@each_row(("coding", "count"), [("br", 2), ("zstd", 1), ("zstd, br", 3), ("gzip", 0)])
 def test_decoders_that_take_much_memory_are_few(coding: str, count: int, ends: bool) -> None:
     data = PICTURE[:8] + Random(1).randbytes(400_000)
     for each in coding.split(", "):
@@ -309,7 +310,7 @@ def test_decoders_that_nothing_comes_out_of_are_few_too(outer: str) -> None:
     assert room.left == most
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@each_row("coding", CODINGS)
 def test_what_rests_behind_its_content_is_found(coding: str) -> None:
     judge = Judge(PICTURE)
     one = inspection(judge, {"Content-Type": "image/png", "Content-Encoding": coding})
@@ -322,8 +323,8 @@ def test_what_rests_behind_its_content_is_found(coding: str) -> None:
     assert ended(fed(one, PICTURE[-1:])).answer == "listed"
 
 
-@pytest.mark.parametrize("coding", ["gzip", "zstd", "gzip, br", "br, gzip"])
-@pytest.mark.parametrize("size", [333, 1 << 20])
+@each_row("coding", ["gzip", "zstd", "gzip, br", "br, gzip"])
+@each_row("size", [333, 1 << 20])
 def test_whoever_stops_behind_the_first_member_gets_no_known_file(coding: str, size: int) -> None:
     *inner, outer = coding.split(", ")
     content = PICTURE
@@ -339,9 +340,9 @@ def test_whoever_stops_behind_the_first_member_gets_no_known_file(coding: str, s
     assert ended(fed(inspection(Judge(), fields), data, size)).answer is None
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate", "gzip, br", "x, gzip"])
-@pytest.mark.parametrize("size", [1, 1 << 10, 1 << 20])
-@pytest.mark.parametrize(
+@each_row("coding", ["gzip", "br", "zstd", "deflate", "gzip, br", "x, gzip"])
+@each_row("size", [1, 1 << 10, 1 << 20])
+@each_row(
     "content",
     [b"a program " * 9_000, gzip.compress(b"another " * 9_000, mtime=0), PICTURE],
     ids=["raw", "gzip", "png"],
@@ -446,7 +447,7 @@ class Counted:
         return found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("coding", "data", "least"),
     [
         ("gzip", gzip.compress(Random(1).randbytes(1 << 20)), 64),
@@ -515,7 +516,7 @@ def aside(
     return one, later, lambda: bool(called) and called.pop()
 
 
-@pytest.mark.parametrize("coding", ["br", "gzip, br", "br, gzip", "br, zstd, br"])
+@each_row("coding", ["br", "gzip, br", "br, gzip", "br, zstd, br"])
 def test_what_takes_long_is_undone_in_a_thread(coding: str) -> None:
     data = PICTURE
     for each in coding.split(", "):
@@ -543,7 +544,7 @@ def test_what_takes_long_is_undone_in_a_thread(coding: str) -> None:
     assert (one.answer, one.over, later.asked) == ("listed", True, [])
 
 
-@pytest.mark.parametrize("bits", range(10, 25))
+@each_row("bits", range(10, 25))
 def test_brotli_with_a_small_window_takes_no_thread(bits: int) -> None:
     """It is the window that may be full before anything comes out."""
     one, later, _ = aside(Judge(PICTURE), "br")
@@ -645,7 +646,7 @@ def test_members_without_content_do_not_hold_anybody_up() -> None:
     assert ended(one).answer == "listed"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("media", "content", "looked"),
     [
         ("image/png", b"what is none " * 20, True),
@@ -678,9 +679,9 @@ IN_PARTS = (
 )
 
 
-@pytest.mark.parametrize("media", IN_PARTS)
-@pytest.mark.parametrize("size", [1, 5, 1 << 16])
-@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@each_row("media", IN_PARTS)
+@each_row("size", [1, 5, 1 << 16])
+@each_row("coding", ["identity", "gzip"])
 def test_a_picture_by_the_name_of_what_has_no_end(media: str, size: int, coding: str) -> None:
     """As such a browser shows it, in a page that has it for a picture."""
     fields = {"Content-Type": media, "Content-Encoding": coding}
@@ -690,9 +691,9 @@ def test_a_picture_by_the_name_of_what_has_no_end(media: str, size: int, coding:
         assert ended(one).answer == "listed"
 
 
-@pytest.mark.parametrize("media", IN_PARTS)
-@pytest.mark.parametrize("types", [("image/*",), ("*",)])
-@pytest.mark.parametrize(
+@each_row("media", IN_PARTS)
+@each_row("types", [("image/*",), ("*",)])
+@each_row(
     "message",
     [
         b":ok\n\n", b"data: 1\n\n", b"\r\n--x\r\n", b"--x\r\n", b"\0\0\0\0\5\x0a\3abc", b"\0\0\0\0\0",
@@ -708,7 +709,7 @@ def test_what_is_said_piece_by_piece_does_not_wait(
     assert one.over
 
 
-@pytest.mark.parametrize("first", [b"\0\0\0", b"\0\0\0\x18ft", b"\xff", b"R"])
+@each_row("first", [b"\0\0\0", b"\0\0\0\x18ft", b"\xff", b"R"])
 def test_what_could_be_a_picture_waits_until_more_comes_or_nothing(first: bytes) -> None:
     one = inspection(Judge(), {"Content-Type": "text/event-stream"})
     one.feed(first)
@@ -734,8 +735,8 @@ FLUSHED: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("coding", FLUSHED)
-@pytest.mark.parametrize("first", [b":", b":\n\n", b"data", b"\0\0\0\0\0"])
+@each_row("coding", FLUSHED)
+@each_row("first", [b":", b":\n\n", b"data", b"\0\0\0\0\0"])
 def test_the_first_of_what_is_said_in_parts_waits_for_nothing(first: bytes, coding: str) -> None:
     """Such as the comment that opens a stream of events."""
     one = inspection(Judge(), {"Content-Type": "text/event-stream", "Content-Encoding": coding})
@@ -743,7 +744,7 @@ def test_the_first_of_what_is_said_in_parts_waits_for_nothing(first: bytes, codi
     assert (one.over, one.holds) == (True, False)
 
 
-@pytest.mark.parametrize("coding", ["none", "utf-8", "compress", "gzip, dcz"])
+@each_row("coding", ["none", "utf-8", "compress", "gzip, dcz"])
 def test_of_a_coding_that_browsers_do_not_know_what_they_show_is_compared(coding: str) -> None:
     fields = {"Content-Type": "image/png", "Content-Encoding": coding}
     assert ended(fed(inspection(Judge(PICTURE), fields), PICTURE)).answer == "listed"
@@ -756,7 +757,7 @@ def test_a_transfer_coding_that_a_client_has_asked_for() -> None:
     assert ended(fed(inspection(Judge(PICTURE), fields), body)).answer == "listed"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content_range", "part"),
     [
         ("bytes 0-99/100", False),
@@ -783,7 +784,7 @@ def test_a_range_that_nobody_asked_for_says_nothing() -> None:
     assert ended(fed(inspection(Judge(PICTURE), fields), PICTURE)).answer == "listed"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "media"),
     [
         (b"\xff\xd8\xff\xe0", "image/jpeg"),
@@ -851,7 +852,7 @@ def test_a_picture_goes_to_the_inspector_as_it_is() -> None:
     assert one.over, "nobody waits for what is only told"
 
 
-@pytest.mark.parametrize("size", [1, 5, 12, 3_000])
+@each_row("size", [1, 5, 12, 3_000])
 def test_a_message_of_grpc_that_begins_like_a_box_does_not_wait(size: int) -> None:
     """One of 2,113 bytes, whose fields are texts."""
     message = b"\0\0\0\x08A" + b'"0text' * 352 + b"t"

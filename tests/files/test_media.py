@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from files.pictures import FRAGMENTED, picture, video, written
+from rows import each_row
 from urlward.files import media as media_module
 from urlward.files.decode import frames
 from urlward.files.media import HEAD, MediaFormat, Splitter, format_of, is_told
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "media"),
     [
         ("JPEG", MediaFormat.JPEG),
@@ -25,7 +26,7 @@ def test_pictures_are_told_by_their_first_bytes(name: str, media: MediaFormat) -
     assert format_of(written(picture(1), name)[:HEAD]) is media
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("muxer", "codec", "media"),
     [
         ("mp4", "mpeg4", MediaFormat.MP4),
@@ -37,7 +38,7 @@ def test_video_is_told_by_its_first_bytes(muxer: str, codec: str, media: MediaFo
     assert format_of(video([picture(1, (64, 48))], muxer, codec)[:HEAD]) is media
 
 
-@pytest.mark.parametrize("brand", [b"avif", b"heic", b"mif1", b"none"])
+@each_row("brand", [b"avif", b"heic", b"mif1", b"none"])
 def test_a_video_is_one_whatever_brand_it_is_of(brand: bytes) -> None:
     """Players do not heed it."""
     data = video([picture(1)]).replace(b"isom", brand, 1)
@@ -46,8 +47,8 @@ def test_a_video_is_one_whatever_brand_it_is_of(brand: bytes) -> None:
     assert any(frames(data, media, []))
 
 
-@pytest.mark.parametrize("size", [24, 1_000, 70_000])
-@pytest.mark.parametrize("kind", [b"uuid", b"junk", b"pdin", b"\xa9xyz", b"2 of"])
+@each_row("size", [24, 1_000, 70_000])
+@each_row("kind", [b"uuid", b"junk", b"pdin", b"\xa9xyz", b"2 of"])
 def test_players_pass_over_a_box_in_front_of_a_video(kind: bytes, size: int) -> None:
     data = size.to_bytes(4) + kind + bytes(size - 8) + video([picture(1)], options=FRAGMENTED)
     media = format_of(data[:HEAD])
@@ -58,7 +59,7 @@ def test_players_pass_over_a_box_in_front_of_a_video(kind: bytes, size: int) -> 
     assert any(frames(data, media, []))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "head",
     [
         b"\0asm\1\0\0\0",  # WebAssembly
@@ -79,7 +80,7 @@ def test_what_begins_with_no_box_is_no_video(head: bytes) -> None:
     assert format_of(head) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "head",
     [
         b"",
@@ -123,8 +124,8 @@ STREAMS = [
 ]
 
 
-@pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5], [1_000]], ids=str)
-@pytest.mark.parametrize(("muxer", "codec", "media", "options"), STREAMS)
+@each_row("sizes", [[1 << 20], [1], [7, 3, 5], [1_000]], ids=str)
+@each_row(("muxer", "codec", "media", "options"), STREAMS)
 def test_each_piece_of_a_stream_has_whole_frames_that_are_decoded_by_themselves(
     muxer: str, codec: str, media: MediaFormat, options: dict[str, str], sizes: list[int]
 ) -> None:
@@ -158,7 +159,7 @@ def test_each_piece_of_a_stream_has_whole_frames_that_are_decoded_by_themselves(
     assert ended > len(SHOWN) or sizes == [1 << 20]
 
 
-@pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5], [4096]])
+@each_row("sizes", [[1 << 20], [1], [7, 3, 5], [4096]])
 def test_fragmented_mp4_is_cut_behind_each_fragment(sizes: list[int]) -> None:
     data = video(SHOWN, options=FRAGMENTED)
     pieces, splitter = _split(MediaFormat.MP4, data, sizes)
@@ -170,7 +171,7 @@ def test_fragmented_mp4_is_cut_behind_each_fragment(sizes: list[int]) -> None:
     assert splitter.resumed(b"") == data[: data.index(b"moof") - 4]
 
 
-@pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5]])
+@each_row("sizes", [[1 << 20], [1], [7, 3, 5]])
 def test_webm_that_is_none_is_cut_at_each_cluster(sizes: list[int]) -> None:
     cluster = b"\x1f\x43\xb6\x75"
     data = b"\x1a\x45\xdf\xa3\0begins" + bytes(30)
@@ -195,7 +196,7 @@ def test_a_transport_stream_is_cut_where_a_frame_begins_and_has_its_tables() -> 
         assert b"".join(pieces) == packet * 25_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"\0\0\0\x08free" + b"\0\0\0\0mdat" + b"\0\0\0\x10moof" + bytes(8),  # one that goes on to the end
@@ -233,7 +234,7 @@ def test_more_boxes_than_a_video_has_are_one_piece() -> None:
     assert not splitter.boxes - {b"free"}
 
 
-@pytest.mark.parametrize("unit", [b"\x1f\x43\xb6\x75\x80", b"\x18\x53\x80\x67\xff", b"\xec\x80"])
+@each_row("unit", [b"\x1f\x43\xb6\x75\x80", b"\x18\x53\x80\x67\xff", b"\xec\x80"])
 def test_more_elements_than_a_video_has_are_not_looked_at(unit: bytes) -> None:
     with patch.object(media_module, "_element", wraps=media_module._element) as looked:
         Splitter(MediaFormat.WEBM).take(b"\x1a\x45\xdf\xa3\x80" + unit * 5_000)

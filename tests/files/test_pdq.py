@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
 from files.pictures import picture, written
+from rows import each_row
 from urlward.files.pdq import CONFIDENT, MOST_MATCHES, QUALITY, Index, digests_of
 from urlward.files.seen import DIGEST, TURNS
 
@@ -77,7 +77,7 @@ def test_the_closest_come_first_and_not_all() -> None:
     assert [match.row for match in found] == list(range(MOST_MATCHES))
 
 
-@pytest.mark.parametrize("distances", [b"\0", b"\x1f", b"\x7f"])
+@each_row("distances", [b"\0", b"\x1f", b"\x7f"])
 def test_lists_of_one_digest(distances: bytes) -> None:
     digest = np.random.default_rng(4).bytes(DIGEST)
     assert [match.distance for match in Index(digest, distances, [0]).search(_asked(digest))] == [0]

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, features
 
 from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, tracks, video, written
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, filter_of
 from urlward.files.media import HEAD, MediaFormat, format_of
@@ -121,7 +122,7 @@ def digest(image: Image.Image) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@each_row("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_a_picture_is_decoded_and_hashed(sandbox: Box, name: str) -> None:
     image = picture(3)
     data = written(image, name)
@@ -140,7 +141,7 @@ def test_a_picture_that_is_turned_has_the_digest_of_what_it_was(sandbox: Box) ->
     assert min(distance(each, digest(image)) for each in turns) <= 31
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "I;16", "1", "CMYK"])
+@each_row("mode", ["L", "LA", "P", "RGBA", "I;16", "1", "CMYK"])
 def test_pictures_of_all_modes_are_looked_at(sandbox: Box, mode: str) -> None:
     image = picture(3)
     if mode == "I;16":
@@ -248,7 +249,7 @@ def assert_is_seen(sandbox: Box, data: bytes) -> None:
     assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
 
 
-@pytest.mark.parametrize("what", FIELDS)
+@each_row("what", FIELDS)
 def test_a_picture_is_looked_at_whatever_else_its_file_says(sandbox: Box, what: str) -> None:
     """What a library reads of it is not wrong to it, and needs no module that it would have to open a file
     for."""
@@ -291,14 +292,14 @@ DAMAGED: Mapping[str, Callable[[Image.Image], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("what", DAMAGED)
+@each_row("what", DAMAGED)
 def test_a_picture_is_looked_at_where_browsers_show_it_though_something_is_wrong(
     sandbox: Box, what: str
 ) -> None:
     assert_is_seen(sandbox, DAMAGED[what](picture(3)))
 
 
-@pytest.mark.parametrize("part", [b"!", b",\0\0", b"," + bytes(9)])
+@each_row("part", [b"!", b",\0\0", b"," + bytes(9)])
 def test_of_an_animation_all_pictures_are_looked_at_before_what_is_wrong(sandbox: Box, part: bytes) -> None:
     shown = [picture(n, (160, 120)) for n in range(4)]
     data = written(shown[0], "GIF", save_all=True, append_images=shown[1:])
@@ -384,7 +385,7 @@ def test_of_an_animation_that_is_transparent_no_more_is_looked_at_than_of_video(
     assert len(seen) == MOST_FRAMES
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("media", "muxer", "codec"),
     [
         (MediaFormat.MP4, "mp4", "mpeg4"),
@@ -403,7 +404,7 @@ def test_all_tracks_of_a_video_are_looked_at(
     assert len(seen) <= MOST_FRAMES
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("media", "muxer", "codec", "options"),
     [
         (MediaFormat.MP4, "mp4", "mpeg4", {}),
@@ -439,7 +440,7 @@ def test_what_a_video_is_shown_from_on_needs_the_key_frame_before(sandbox: Box) 
 
 
 @avif
-@pytest.mark.parametrize("beginnings", [0, 1, 2])
+@each_row("beginnings", [0, 1, 2])
 def test_a_picture_in_avif_is_looked_at_as_a_video_is(sandbox: Box, beginnings: int) -> None:
     """It lacks nothing, whatever segments there are beside it."""
     other = video([picture(9, (64, 48))], "mp4", "mpeg4", options=FRAGMENTED)
@@ -489,7 +490,7 @@ MALICIOUS: dict[str, Callable[[], tuple[MediaFormat, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", MALICIOUS)
+@each_row("kind", MALICIOUS)
 @pytest.mark.ours
 def test_malicious_files_cost_themselves_alone(hasty: Box, kind: str) -> None:
     how, seen = hasty.look(*MALICIOUS[kind]())

@@ -509,6 +509,16 @@ async def test_a_server_that_talks_nonsense_is_away(answer: bytes) -> None:
         assert len(told) == 1
 
 
+async def test_a_string_of_half_a_gigabyte_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_WITHIN", 3600.0)
+    monkeypatch.setattr(connection, "ANSWER_WITHIN", 3600.0)
+    async with (
+        talking(b"$536870912\r\n") as url,
+        connected(FleetTable(url=(url,), node="a"), waits=False) as (_, told),
+    ):
+        await until(lambda: told)
+
+
 async def test_one_that_begins_to_talk_nonsense_is_away_and_comes_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rules, "has_ipv6", lambda: True)
     monkeypatch.setattr(rules, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
     monkeypatch.setattr(rules, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"})
+    monkeypatch.setattr(rules, "come_in_elsewhere", lambda *_: False)
     monkeypatch.setattr(rules, "sysctl", lambda _: "1")
     monkeypatch.setattr(rules, "_STUB_OF", tmp_path / "stub")
 
@@ -118,7 +119,11 @@ def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert note == ("gateway.interfaces: lan1 is a port of br0, as which packets come in: name br0")
     (note,) = plan(gateway={"clients": ["192.0.2.0/24"]}).notes
     assert "no IPv6 network" in note
-    assert plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes == ()
+    clients = {"clients": ["192.0.2.0/24", "2001:db8::/64"]}
+    assert plan(gateway=clients).notes == ()
+    monkeypatch.setattr(rules, "come_in_elsewhere", lambda *_: True)
+    (note,) = plan(gateway=clients).notes
+    assert "none of these networks comes in by gateway.interfaces" in note
     made = plan(listen="0.0.0.0:8080")
     assert (made.plan.families, len(made.notes)) == ((4,), 1)
     monkeypatch.setattr(rules, "has_ipv6", lambda: False)

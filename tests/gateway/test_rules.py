@@ -347,6 +347,28 @@ def test_who_asks_from_one_port_follows_the_rules(net: Network, f: Family) -> No
 
 
 @families
+def test_a_name_server_among_clients_answers_who_asks_from_port_53(net: Network, f: Family) -> None:
+    net.up(fail="closed")
+    with (
+        net.client.make(f.family, socket.SOCK_DGRAM) as server,
+        net.world.make(f.family, socket.SOCK_DGRAM) as s,
+    ):
+        server.bind((f.client, 53))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((f.world, 53))
+        for alive in (True, False):
+            s.sendto(QUESTION, (f.client, 53))
+            _, peer = server.recvfrom(100)
+            server.sendto(ANSWER, peer)
+            assert s.recv(100) == ANSWER
+            if alive:
+                net.die()
+
+
+QUESTION, ANSWER = struct.pack("!HH8x", 1, 0x0100), struct.pack("!HH8x", 1, 0x8400)
+
+
+@families
 def test_a_zone_of_others_for_both_directions(net: Network, f: Family) -> None:
     net.up()
     net.nft.run(

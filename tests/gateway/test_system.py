@@ -1,6 +1,6 @@
 import errno
 import subprocess
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from urlward.gateway import netlink, system
 from urlward.gateway.netlink import Link
 from urlward.gateway.system import (
     LIBERAL,
+    come_in_elsewhere,
     enslaved_interfaces,
     has_ipv6,
     interface_faults,
@@ -225,8 +226,19 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
         assert is_beyond(["lan*"], ip_address("198.51.100.53"))
         assert not is_beyond(["lan1", "lan2"], ip_address("198.51.100.53"))
         assert not is_beyond(["lan*"], ip_address("203.0.113.53")), "the rest of the world"
+        clients = {
+            n: ip_network(n) for n in ("192.0.2.0/30", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
+        }
+        assert come_in_elsewhere(["lan0"], [clients["203.0.113.0/24"]])
+        assert come_in_elsewhere(["lan2"], [clients["198.51.100.0/24"], clients["203.0.113.0/24"]])
+        for some in (["192.0.2.0/24"], ["198.51.100.0/24"], ["203.0.113.0/24", "192.0.2.0/30"], []):
+            assert not come_in_elsewhere(["lan0"], [clients[one] for one in some])
+        assert not come_in_elsewhere(["lan1"], [clients["203.0.113.0/24"]]), "one interface for all"
+        assert not come_in_elsewhere(["wg0"], [clients["203.0.113.0/24"]]), "which is not there yet"
+        assert not come_in_elsewhere(["ppp*"], [clients["203.0.113.0/24"]])
         subprocess.run(["ip", "route", "replace", "blackhole", "default"], check=True)
         assert ways_out() == {6: "lan2"}
+        assert not come_in_elsewhere(["lan0"], [clients["203.0.113.0/24"]]), "no telling without a route"
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lists.support import SECRET
+from rows import each_row
 from urlward.engine.artifact import HEADER_SIZE, SIGNATURE, Section, dump, parse, reissue
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import DIGEST_SIZE, Key
@@ -82,7 +83,7 @@ def test_any_byte_changed_and_the_checksum_made_anew_is_refused() -> None:
     assert {"bad signature", "unknown signer"} < reasons
 
 
-@pytest.mark.parametrize("length", [0, 7, 100, 255, 256, 300, -1])
+@each_row("length", [0, 7, 100, 255, 256, 300, -1])
 def test_cut_short(length: int) -> None:
     with pytest.raises(ArtifactError):
         take(issue()[:length])

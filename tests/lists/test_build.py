@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import HTML, OTHER_SECRET, SECRET, SENTINEL, artifact, blocks, key_file, names_in
+from rows import each_row
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key, format_key
 from urlward.engine.errors import ArtifactError, KeyFileError
@@ -201,8 +202,8 @@ class TestWriteAtomically:
         assert path.read_bytes() == b"new"
         assert path.stat().st_ino != inode
 
-    @pytest.mark.parametrize("step", ["fsync", "rename"])
-    @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "ctrl-c"])
+    @each_row("step", ["fsync", "rename"])
+    @each_row("error", [FULL, KeyboardInterrupt()], ids=["full", "ctrl-c"])
     def test_a_failure_leaves_the_old_one_and_nothing_beside(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
     ) -> None:
@@ -291,7 +292,7 @@ class TestKeys:
         with pytest.raises(KeyFileError, match="No such file"):
             new_key_file(tmp_path / "none" / "key")
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("content", "reason"),
         [
             (b"", "has 32 bytes, this one has 0"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.support import matcher
 from lists.policy_support import config, found
+from rows import each_row
 from urlward.config.problem import SettingError
 from urlward.lists.explain import Checker, explain, parse_time
 from urlward.policy.policy import Policy
@@ -232,7 +233,7 @@ def test_it_explains_what_is_decided(
     assert len(explained.others) + (explained.decided is not None) == len(several)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ("1970-01-01", 0.0),
@@ -249,7 +250,7 @@ def test_times(text: str, expected: float) -> None:
     assert parse_time(text) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "", "now", "2026-11-25T09:00:00", "2026-11-25T09:00Z", "2026-11-31", "2026-02-29", "20261125",

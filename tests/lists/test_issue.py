@@ -1,5 +1,6 @@
 import pytest
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import MAX_SERIAL
 from urlward.lists.build import ISSUE, Issue, read_issue
@@ -15,7 +16,7 @@ def test_all_said() -> None:
     assert read_issue(str(MAX_SERIAL), None, None).serial == MAX_SERIAL
 
 
-@pytest.mark.parametrize("serial", ["", "-1", "1.0", "x", "\u0661", " 1", str(MAX_SERIAL + 1), "9" * 5000])
+@each_row("serial", ["", "-1", "1.0", "x", "\u0661", " 1", str(MAX_SERIAL + 1), "9" * 5000])
 def test_what_is_no_serial(serial: str) -> None:
     with pytest.raises(UrlwardError, match=r"serial: .* is not a number from 0 to"):
         read_issue(serial, None, None)

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from lists.support import descriptors
+from rows import each_row
 from urlward.lists import source
 from urlward.lists.source import SourceError
 
 
-@pytest.mark.parametrize("make", [lambda p: None, os.mkdir, os.mkfifo], ids=["missing", "folder", "pipe"])
+@each_row("make", [lambda p: None, os.mkdir, os.mkfifo], ids=["missing", "folder", "pipe"])
 def test_what_is_no_file(tmp_path: Path, make: object) -> None:
     path = tmp_path / "list"
     make(path)  # type: ignore[operator]

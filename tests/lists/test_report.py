@@ -1,5 +1,6 @@
 import pytest
 
+from rows import each_row
 from urlward.lists.formats import Skipped
 from urlward.lists.source import (
     KEPT_ERRORS,
@@ -14,7 +15,7 @@ from urlward.lists.source import (
 
 
 class TestBudget:
-    @pytest.mark.parametrize(
+    @each_row(
         ("text", "bad", "lines", "exceeded"),
         [
             ("0", 0, 10, False),
@@ -41,9 +42,7 @@ class TestBudget:
         assert ErrorBudget() == ErrorBudget.parse("1%")
         assert str(ErrorBudget()) == "1%"
 
-    @pytest.mark.parametrize(
-        "text", ["", "%", "x", "-1", "-1%", "101%", "1.5", "nan%", "inf%", "1 %%", "1e3"]
-    )
+    @each_row("text", ["", "%", "x", "-1", "-1%", "101%", "1.5", "nan%", "inf%", "1 %%", "1e3"])
     def test_neither_count_nor_share(self, text: str) -> None:
         with pytest.raises(ValueError, match="a count such as 25"):
             ErrorBudget.parse(text)

@@ -7,6 +7,7 @@ import pytest
 
 from lists.support import names_in
 from obstacles import permissions_hold
+from rows import each_row
 from urlward.engine.errors import RotationError
 from urlward.engine.signing import Rotation, SigningKey, make_rotation
 from urlward.lists.source import SourceError
@@ -63,7 +64,7 @@ def test_of_many_at_once_one_is_taken(tmp_path: Path) -> None:
     assert len(names_in(tmp_path)) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "reason"),
     [
         (b"<!doctype html>", "not a rotation statement"),
@@ -115,7 +116,7 @@ def test_a_trust_can_be_handed_to_another_process() -> None:
     assert pickle.loads(pickle.dumps(trust)) == trust
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "noise", "folder", "pipe", "unreadable"])
+@each_row("damage", ["flipped", "cut", "empty", "noise", "folder", "pipe", "unreadable"])
 def test_a_damaged_one_is_set_aside_and_taken_anew(tmp_path: Path, damage: str) -> None:
     folder, rotation = tmp_path / "trust", hand_over(A, B)
     take_rotation(TRUST, rotation.text(), folder)

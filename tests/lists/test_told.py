@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-import pytest
+from rows import each_row
 
 
-@pytest.mark.parametrize("said", [b"", b'{"config": "urlw', b'{"parent": 1, "config": "none.toml"}'])
-@pytest.mark.parametrize(
+@each_row("said", [b"", b'{"config": "urlw', b'{"parent": 1, "config": "none.toml"}'])
+@each_row(
     "module",
     [
         "urlward.service.process",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import artifact
+from rows import each_row
 from urlward.engine.artifact import Header, parse
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError
 from urlward.engine.signing import Rotation, SigningKey, make_rotation, sign_artifact
@@ -126,7 +127,7 @@ def test_not_yet_valid() -> None:
     assert trusting(A).check(header, last_serial=0, now=NOW).state == "ok"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("valid_from", "valid_until", "before", "state"),
     [
         (NOW - 10 * DAY, NOW, DAY + 1, "ok"),
@@ -199,7 +200,7 @@ def test_before_its_date_the_new_key_signs_nothing() -> None:
     assert refused(trust, signed(B, serial=8), now=NOW - 1).reason == "key not yet in use"
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))))
+@each_row("order", list(permutations(range(3))))
 def test_a_chain_in_any_order(order: Sequence[int]) -> None:
     chain = [hand_over(A, B, 7), hand_over(B, C, 9), hand_over(C, D, 11)]
     trust = trusting(A, rotations=[chain[n] for n in order])
@@ -214,7 +215,7 @@ def test_a_later_date_in_the_chain_holds() -> None:
     trust.check(signed(C), last_serial=0, now=NOW + 10)
 
 
-@pytest.mark.parametrize("n", range(20, 30))
+@each_row("n", range(20, 30))
 def test_a_key_the_operator_names_too_needs_no_date(n: int) -> None:
     """Whichever of the two comes first in the set."""
     other = SigningKey(bytes([n]) * 32)
@@ -281,7 +282,7 @@ def test_statements_alone_are_no_trust(tmp_path: Path) -> None:
         read_trust([tmp_path / "rotation"])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content", "error", "reason"),
     [
         (None, KeyFileError, "No such file"),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.objections import objections as module
@@ -34,7 +35,7 @@ def test_a_message_keeps_its_lines_and_loses_what_cannot_be_seen() -> None:
     assert normal_message(" First\tline\r\n\0\x1b[31m\n\u202eThird \n", 100) == "First line\n[31m\nThird"
 
 
-@pytest.mark.parametrize("typed", ["", " \r\n\t ", "\0\0", "a" * 11, "\u200b"])
+@each_row("typed", ["", " \r\n\t ", "\0\0", "a" * 11, "\u200b"])
 def test_what_is_no_message(typed: str) -> None:
     with pytest.raises(UrlwardError, match=r"^message: "):
         normal_message(typed, 10)
@@ -126,7 +127,7 @@ def test_nothing_is_made_where_nothing_is_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     "stored",
     [
         "",

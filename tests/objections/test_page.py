@@ -1,5 +1,6 @@
 import pytest
 
+from rows import each_row
 from urlward.config import PageTable
 from urlward.engine.errors import UrlwardError
 from urlward.objections.server import ObjectionPage
@@ -8,7 +9,7 @@ from urlward.page.words import SHIPPED, load_texts
 REFERENCE = "7Q4M-2XKD-93FH"
 
 
-@pytest.mark.parametrize("language", SHIPPED)
+@each_row("language", SHIPPED)
 def test_every_page_is_in_the_language_that_is_asked_for(language: str) -> None:
     page = ObjectionPage(PageTable(operator="Example Net"), 100)
     titles = load_texts({})[language]

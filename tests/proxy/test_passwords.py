@@ -97,6 +97,8 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "none", users_file(tmp_path, "# nobody")):
         with pytest.raises(UrlwardError):
             read_users(path)
+    with pytest.raises(UrlwardError, match="~nobody-of-that-name/users: No such file"):
+        Passwords("@~nobody-of-that-name/users")
 
 
 # -- what is right

@@ -357,6 +357,20 @@ def test_options_that_flags_set(refused: Refused, option: str, key: str) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("flag", "why"),
+    [
+        ("--confdir", "no home folder to keep the authority in: name another"),
+        ("--trust", "No such file or directory"),
+    ],
+)
+def test_a_home_of_nobody(refused: Refused, flag: str, why: str) -> None:
+    """Nor is a folder of that name made."""
+    name = "~nobody-of-that-name/file"
+    (said,) = refused("", flag, name)
+    assert said == f"{flag}: {name}: {why}"
+
+
 def test_flags_are_called_flags(refused: Refused) -> None:
     text = f'mode = ["regular"]\nlisten = "127.0.0.1:1"\n{DAYS}[admin]\nlisten = "127.0.0.1:8088"\n'
     assert refused(text, "--list", "none", "--mode", "nonsense", "--key", "none") == [

@@ -11,6 +11,7 @@ import pytest
 from conftest import until
 from records.recorder_support import answering
 from records.support import own_messages
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.records import asking as module
 from urlward.records.asking import MAX_LINE, SOCKET, Desk, NotRunningError, Reporter, ask, reply
@@ -45,7 +46,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         ask(tmp_path, "status")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "said"),
     [
         (b"", "cut short"),

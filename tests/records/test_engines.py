@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from conftest import wait_for
 from records.support import an_event, made_in, own_messages, without_server
+from rows import each_row
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
 from urlward.records.sql import (
@@ -157,7 +158,7 @@ def test_nothing_of_a_record_is_written_elsewhere(tmp_path: Path) -> None:
         assert [one.name for one in path.parent.iterdir() if one.name.startswith("etilqs_")] == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "reason"),
     [
         (None, "url_env: RECORDS_URL is not in the environment"),

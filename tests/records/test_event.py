@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.records.event import (
     FIELDS,
     MAX_TEXT,
@@ -68,7 +69,7 @@ def test_values_make_the_event_again() -> None:
 GOOD: Event = make_event("block", NOW, bytes(8))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "changes",
     [
         {"id": "0"},
@@ -106,7 +107,7 @@ def test_too_few_values_are_refused() -> None:
         event_of([GOOD.id, "1", *GOOD[2:]])
 
 
-@pytest.mark.parametrize("row", [[*GOOD, ""], {"id": GOOD.id}, "a", None, 5])
+@each_row("row", [[*GOOD, ""], {"id": GOOD.id}, "a", None, 5])
 def test_what_has_another_shape_is_refused(row: object) -> None:
     with pytest.raises(UrlwardError):
         event_of(row)
@@ -121,13 +122,13 @@ def test_a_bad_event_does_not_take_the_others_with_it() -> None:
     assert events_of(json.dumps(rows).encode()) == ([GOOD, GOOD], 4)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[", b"[" * 100_000, b'["\\ud800"]', b'["\xff"]', b"5"])
+@each_row("data", [b"", b"{}", b"[", b"[" * 100_000, b'["\\ud800"]', b'["\xff"]', b"5"])
 def test_what_is_no_array_of_events_is_refused(data: bytes) -> None:
     with pytest.raises(UrlwardError):
         events_of(data)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "typed",
     [
         REFERENCE,
@@ -146,7 +147,7 @@ def test_letters_that_there_are_not_are_read_as_those_that_they_look_like() -> N
     assert parse_reference("OIL0-0000-0000") == "0110-0000-0000"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "typed", ["", "7Q4M", "7Q4M-2XKD-93F", "7Q4M-2XKD-93FHH", "7Q4M-2XKD-93FU", "7Q4M-2XKD-93F'", "٣" * 12]
 )
 def test_what_is_no_reference(typed: str) -> None:

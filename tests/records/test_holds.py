@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from obstacles import audit_on_a_full_disk
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.records.holds import Hold, current_holds, held_references, hold, release
 from urlward.state.folder import StateError
@@ -51,7 +52,7 @@ def test_a_hold_is_not_shortened_by_another(tmp_path: Path) -> None:
     assert hold(tmp_path, "7q4m2xkd93fh", UNTIL - 1, "b", "bob", now=NOW).until < again.until
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("reference", "until", "why", "reason"),
     [
         ("", UNTIL, "a", "not a reference"),
@@ -83,7 +84,7 @@ def test_a_reference_in_any_spelling_is_one(tmp_path: Path) -> None:
     assert held_references(tmp_path, NOW) == {}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"version": 1, "holds": [{}]}', '{"version": 2}', "\x80"])
+@each_row("content", ["{", "[]", '{"version": 1, "holds": [{}]}', '{"version": 2}', "\x80"])
 def test_a_damaged_record_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "holds.json").write_text(content, "latin-1")
     with pytest.raises(UrlwardError, match=r"holds\.json: "):

@@ -1,5 +1,4 @@
-import pytest
-
+from rows import each_row
 from urlward.records.metrics import (
     MAX_CATEGORIES,
     MAX_LISTS,
@@ -27,14 +26,12 @@ def test_the_first_values_are_kept() -> None:
     assert [label(value) for value in ("a", "b", "c", "a", "other")] == ["a", "b", "other", "a", "other"]
 
 
-@pytest.mark.parametrize(
-    "value", ["", "a/b", "http://a", "a\n", 'a"', "ä/b", "ä" * 65, "\udcff", "a" * 65, ".a", "a:1"]
-)
+@each_row("value", ["", "a/b", "http://a", "a\n", 'a"', "ä/b", "ä" * 65, "\udcff", "a" * 65, ".a", "a:1"])
 def test_what_cannot_be_a_name(value: str) -> None:
     assert Bounded(9)(value) == "other"
 
 
-@pytest.mark.parametrize("value", ["a.example", "192.0.2.1", "2001:db8::1", "A", "a b"])
+@each_row("value", ["a.example", "192.0.2.1", "2001:db8::1", "A", "a b"])
 def test_a_category_that_could_be_a_host(value: str) -> None:
     assert Categories()(value) == "other"
 

@@ -1,9 +1,10 @@
 import pytest
 
+from rows import each_row
 from urlward.records.privacy import network_of, plain_address
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "network"),
     [
         ("192.0.2.7", "192.0.2.7"),

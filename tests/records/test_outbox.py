@@ -17,6 +17,7 @@ from conftest import wait_for
 from obstacles import a_folder, a_pipe
 from records.recording import appending, events, kill
 from records.support import START, an_event, made_in
+from rows import each_row
 from urlward.records import outbox as module
 from urlward.records.event import Event
 from urlward.records.outbox import (
@@ -264,9 +265,7 @@ def test_evidence_of_a_reference(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(
-    "kinds", ["'?'", "CAST(x'7bff7d' AS TEXT)", "x'00ff'", "7", '\'{"block":"2"}\'', "'[[\"block\"]]'"]
-)
+@each_row("kinds", ["'?'", "CAST(x'7bff7d' AS TEXT)", "x'00ff'", "7", '\'{"block":"2"}\'', "'[[\"block\"]]'"])
 def test_a_batch_that_is_damaged_costs_no_other(tmp_path: Path, kinds: str) -> None:
     outbox = Outbox(tmp_path)
     for n in range(3):
@@ -342,7 +341,7 @@ def _put(path: Path, at: int, data: bytes) -> None:
     path.write_bytes(whole[:at] + data + whole[at + len(data) :])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("damage", "under_way"),
     [
         (damage, False)
@@ -397,7 +396,7 @@ def test_a_damaged_one_says_so(tmp_path: Path) -> None:
     outbox.check()
 
 
-@pytest.mark.parametrize("names", ["outbox.db*", "outbox.db", "outbox.db-wal", ""])
+@each_row("names", ["outbox.db*", "outbox.db", "outbox.db-wal", ""])
 def test_what_is_deleted_under_way_is_not_written_to_in_silence(tmp_path: Path, names: str) -> None:
     outbox, other = Outbox(tmp_path), Outbox(tmp_path)
     put(outbox, events(3))
@@ -415,7 +414,7 @@ def test_what_is_deleted_under_way_is_not_written_to_in_silence(tmp_path: Path, 
     assert {str(n) for n in (*range(10, 13), *range(20, 23))} <= found
 
 
-@pytest.mark.parametrize("names", ["outbox.db*", "outbox.db", "outbox.db-wal"])
+@each_row("names", ["outbox.db*", "outbox.db", "outbox.db-wal"])
 def test_what_is_deleted_within_a_transaction_is_not_said_to_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str
 ) -> None:

@@ -1,12 +1,13 @@
 import pytest
 
+from rows import each_row
 from urlward.records.privacy import Privacy, UrlDigest, kept_client
 
 SECRET, OTHER = bytes(range(32)), bytes(32)
 DAY = 86_400_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("level", "address", "kept"),
     [
         ("full", "192.0.2.77", "192.0.2.77"),
@@ -58,7 +59,7 @@ def test_equal_urls_have_equal_digests_under_one_key() -> None:
     assert len(digest("\udcff\u00e9")) == 32
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("typed", "kept"),
     [
         ("192.0.2.7", "192.0.2.7"),
@@ -72,7 +73,7 @@ def test_what_is_asked_for_is_as_it_is_kept(typed: str, kept: str) -> None:
     assert kept_client(typed) == kept
 
 
-@pytest.mark.parametrize("typed", ["192.0.2.0/25", "192.0.2.7/32", "2001:db8::/32"])
+@each_row("typed", ["192.0.2.0/25", "192.0.2.7/32", "2001:db8::/32"])
 def test_a_network_that_no_event_has_is_refused(typed: str) -> None:
     with pytest.raises(ValueError, match="networks that events have"):
         kept_client(typed)

@@ -6,6 +6,7 @@ import pytest
 
 from conftest import free_port
 from records.metrics_support import TOKEN, admin, full
+from rows import each_row
 from urlward.commands.metrics import reachable, scrape
 from urlward.engine.errors import UrlwardError
 
@@ -46,7 +47,7 @@ def test_something_else_answers(tmp_path: Path, port: int) -> None:
         thread.join()
 
 
-@pytest.mark.parametrize("text", ["", "\n", "two words", "a\r\nHost: b", "\x01"])
+@each_row("text", ["", "\n", "two words", "a\r\nHost: b", "\x01"])
 def test_a_file_without_a_token(tmp_path: Path, text: str) -> None:
     with pytest.raises(UrlwardError, match=r"admin\.token: no token"):
         scrape("127.0.0.1:1", token(tmp_path, text))
@@ -60,7 +61,7 @@ def test_no_token_file(tmp_path: Path) -> None:
         scrape("127.0.0.1:1", tmp_path / "admin.token")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listen", "to"),
     [
         ("192.0.2.1:80", "192.0.2.1:80"),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rows import each_row
 from urlward.records.metrics import (
     BUCKETS,
     Labels,
@@ -76,7 +77,7 @@ def test_whatever_comes_is_a_snapshot_or_refused(part: str, value: Any) -> None:
     assert all(0 <= count < 2**64 for count in found.counts.values())
 
 
-@pytest.mark.parametrize("data", [None, [], "x", 1, {}, {"version": 1}])
+@each_row("data", [None, [], "x", 1, {}, {"version": 1}])
 def test_what_is_none_at_all(data: Any) -> None:
     with pytest.raises(ValueError):
         read_snapshot(data, Labels())

@@ -14,6 +14,7 @@ import pytest
 
 from conftest import wait_for
 from records.recording import events
+from rows import each_row
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.dashboard.live_sources import EventFinder
 from urlward.records import database, jsonl_store, sql
@@ -275,7 +276,7 @@ def test_who_looks_after_a_purge_leaves_its_mark_to_who_writes(tmp_path: Path) -
     begins.write(events(1, 10))
 
 
-@pytest.mark.parametrize("what", [b"", b"null", b"[[1]]", None])
+@each_row("what", [b"", b"null", b"[[1]]", None])
 def test_a_mark_of_a_purge_that_is_damaged_stops_nothing(tmp_path: Path, what: bytes | None) -> None:
     store = _jsonl(tmp_path)
     mark = tmp_path / ".records.jsonl.purged"

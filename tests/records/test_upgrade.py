@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from records.recording import events
+from rows import each_row
 from urlward.records.event import Event
 from urlward.records.outbox import Outbox, Position
 from urlward.records.recorder import sign_of_life, take_in_spools
@@ -43,7 +44,7 @@ def test_each_store_gets_its_own_in_order(tmp_path: Path) -> None:
     assert len(waiting(tmp_path, "sqlite")) == 23
 
 
-@pytest.mark.parametrize("cut", [1, 20, None])
+@each_row("cut", [1, 20, None])
 def test_of_a_damaged_one_what_can_be_read_is_kept(tmp_path: Path, cut: int | None) -> None:
     path = segment(tmp_path, "sqlite", 1, events(10), events(10, 10))
     data = path.read_bytes()

@@ -7,6 +7,7 @@ import pytest
 
 from records.recording import SECRET, block, records
 from records.support import own_messages
+from rows import each_row
 from urlward.engine.verdict import Verdict
 from urlward.records.event import Event
 from urlward.records.outbox import Outbox, Position
@@ -51,7 +52,7 @@ def test_a_block_has_all_that_is_known_and_no_url(tmp_path: Path) -> None:
     assert "example" not in repr(event)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("would", "cut", "kind"),
     [(False, False, "block"), (True, False, "would-block"), (False, True, "cut"), (True, True, "would-cut")],
 )
@@ -65,7 +66,7 @@ def test_kinds(tmp_path: Path, would: bool, cut: bool, kind: str) -> None:
 FILE = KnownFile("pdq", "cut", "image/jpeg", 4_000, distance=12, score=0.5, part="range", frame=2.00049)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("file", "detail"),
     [
         (KnownFile("md5", "learn"), {"algorithm": "md5", "action": "learn", "media": "", "size": 0}),
@@ -161,7 +162,7 @@ async def test_metrics_that_cannot_be_told_cost_no_last_event(
     assert own_messages(caplog) == ["records: the metrics cannot be told: ZeroDivisionError"]
 
 
-@pytest.mark.parametrize("privacy", ["short", "digest", "counts"])
+@each_row("privacy", ["short", "digest", "counts"])
 async def test_no_more_of_a_client_is_on_the_disk_than_may_be_kept(tmp_path: Path, privacy: str) -> None:
     recording = made(tmp_path, privacy=privacy)
     for n in range(300):

@@ -18,6 +18,7 @@ import pytest
 
 from conftest import free_port
 from replay.replay_support import squid
+from rows import each_row
 from urlward import samples
 from urlward.cli import main
 from urlward.feeds.keeper import Keeper
@@ -51,8 +52,8 @@ def test_parts_have_each_line_once(tmp_path: Path) -> None:
                 assert one.endswith(b"\n")
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
-@pytest.mark.parametrize("cut", [997, 20_000, 70_001])
+@each_row("pack", [gzip.compress, zstd.compress])
+@each_row("cut", [997, 20_000, 70_001])
 def test_parts_of_a_compressed_log_have_each_line_once(tmp_path: Path, pack: Any, cut: int) -> None:
     # Members that end within lines, and one that is a part of one line.
     texts = [TEXT[i : i + cut] for i in range(0, len(TEXT), cut)] + [b"half of ", b"a", b" line", b"\nend\n"]

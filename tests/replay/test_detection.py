@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS, combined, squid
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.replay.formats import FORMATS, LogFormat, detect
 
@@ -17,7 +18,7 @@ def found(text: str, **known: str) -> LogFormat:
     return detect(text.encode(errors="surrogateescape"), "LOG", **known)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "expected"),
     [
         ("squid.log", log_format("squid")),
@@ -101,7 +102,7 @@ class TestUrls:
 
 
 class TestUnknown:
-    @pytest.mark.parametrize(
+    @each_row(
         "text",
         [
             "<!DOCTYPE html>\n<html>\n",
@@ -124,7 +125,7 @@ class TestUnknown:
     def test_a_known_kind_is_not_doubted(self) -> None:
         assert found("some words\n", kind="squid") == log_format("squid")
 
-    @pytest.mark.parametrize("text", ["", "\n\n", "# only remarks\n"])
+    @each_row("text", ["", "\n\n", "# only remarks\n"])
     def test_nothing_is_nothing(self, text: str) -> None:
         assert found(text) == log_format("urls")
         assert found(text, kind="squid") == log_format("squid")

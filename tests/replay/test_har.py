@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.replay.formats import HAR
 from urlward.replay.run import LogSource, har_blocks
@@ -97,7 +98,7 @@ def test_cut_short(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["{}", '{"log": {}}', "[1]", "", "nonsense"])
+@each_row("text", ["{}", '{"log": {}}', "[1]", "", "nonsense"])
 def test_no_har(tmp_path: Path, text: str) -> None:
     path = tmp_path / "log.har"
     path.write_text(text)

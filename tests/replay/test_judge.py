@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from replay.replay_support import NOW, combined, expected, matcher_of, sample, spellings, squid
+from rows import each_row
 from urlward.replay import judge as module
 from urlward.replay.formats import FORMATS, SQUID
 from urlward.replay.judge import Clock, LogJudge, Tally
@@ -178,9 +179,7 @@ class TestCounts:
         assert (tally.clients.count, tally.clients_hit.count) == (5, 2)
         assert (tally.hosts.count, tally.hosts_hit.count) == (3, 1)
 
-    @pytest.mark.parametrize(
-        "url", ["http://bad%00host/", "http://a.test:x/", "http://a.test:99999/#", "ftp://a.test/"]
-    )
+    @each_row("url", ["http://bad%00host/", "http://a.test:x/", "http://a.test:99999/#", "ftp://a.test/"])
     def test_what_cannot_be_judged_is_in_no_other_count(self, url: str) -> None:
         tally = tally_of("squid", [squid("http://a.test/"), squid(url)])
         assert (tally.lines, tally.requests, tally.not_judged) == (2, 1, 1)

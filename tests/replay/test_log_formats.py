@@ -4,6 +4,7 @@ from typing import NamedTuple
 import pytest
 
 from replay.replay_support import LOGS, combined, squid
+from rows import each_row
 from urlward.csv_rows import MOST_LINES
 from urlward.engine.errors import UrlwardError
 from urlward.replay.formats import COMBINED, CSV, SQUID, URLS, VHOST_COMBINED, LogFormat
@@ -39,7 +40,7 @@ def second(log_format: LogFormat, time: str) -> int:
 NONE = ("not of the format", "", "", 0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("log_format", "name", "expected"),
     [
         (
@@ -120,7 +121,7 @@ class TestSquid:
             ("http://\xe4.test", "/\xff", "", "", ""),
         ]
 
-    @pytest.mark.parametrize(
+    @each_row(
         "url",
         ["HTTP://a.test/", "http:///a.test/", "http://a.test\\b", "http://a.test#/x", "ftp://a.test/",
          "a.test/x", "/x", "http://a.test/\x01"],
@@ -130,7 +131,7 @@ class TestSquid:
         assert rows(SQUID, line) == [("", "", "", url, "", "17955972", "192.0.2.10", "200")]
         assert url_of(SQUID, line) == url
 
-    @pytest.mark.parametrize(
+    @each_row(
         "line",
         [
             "nonsense",
@@ -149,7 +150,7 @@ class TestSquid:
         found = rows(SQUID, f"{cut}\n{squid('http://b.test/')}")
         assert [row[:4] for row in found] == [("", "", "", "http:/"), ("http://b.test", "/", "", "")]
 
-    @pytest.mark.parametrize("url", ["error:invalid-request", "error:transaction-end-before-headers", "-"])
+    @each_row("url", ["error:invalid-request", "error:transaction-end-before-headers", "-"])
     def test_no_url(self, url: str) -> None:
         with pytest.raises(UrlwardError, match="no URL"):
             url_of(SQUID, squid(url, "NONE"))
@@ -195,7 +196,7 @@ class TestCombined:
         with pytest.raises(UrlwardError):
             url_of(VHOST_COMBINED, line)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("written", "meant"),
         [
             (r"/a\x22b", '/a"b'),
@@ -214,9 +215,7 @@ class TestCombined:
         target = f"/a{' ' * 300_000}b"
         assert url_of(replace(COMBINED, site="site.test"), combined(target)) == f"site.test{target}"
 
-    @pytest.mark.parametrize(
-        "request_line", ["-", "", r"\x16\x03\x01", "GET", r"\x00 /", r"CONNECT a\x2etest:443 HTTP/1.1"]
-    )
+    @each_row("request_line", ["-", "", r"\x16\x03\x01", "GET", r"\x00 /", r"CONNECT a\x2etest:443 HTTP/1.1"])
     def test_no_request(self, request_line: str) -> None:
         line = f'192.0.2.1 - - [25/Nov/2026:09:00:00 +0000] "{request_line}" 400 0 "-" "-"'
         with pytest.raises(UrlwardError, match="no request"):
@@ -235,7 +234,7 @@ class TestCombined:
         line = combined("/a").replace("- - [", "- [a] [b [")
         assert url_of(replace(COMBINED, site="a.test"), line) == "a.test/a"
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("time", "seconds"),
         [
             ("25/Nov/2026:09:00:59 +0000", 1795597259),
@@ -248,7 +247,7 @@ class TestCombined:
     def test_times(self, time: str, seconds: int) -> None:
         assert second(COMBINED, time) == seconds
 
-    @pytest.mark.parametrize(
+    @each_row(
         "time",
         [
             "29/Feb/2026:00:00:00 +0000",
@@ -264,7 +263,7 @@ class TestCombined:
             second(COMBINED, time)
 
 
-@pytest.mark.parametrize("log_format", [SQUID, COMBINED, VHOST_COMBINED, URLS, CSV], ids=lambda f: f.kind)
+@each_row("log_format", [SQUID, COMBINED, VHOST_COMBINED, URLS, CSV], ids=lambda f: f.kind)
 def test_a_line_of_many_like_parts_takes_no_longer_than_any_other(log_format: LogFormat) -> None:
     # Where the expression tried each part with each other, this would take hours.
     start = {"squid": squid("")[:40], "combined": "192.0.2.1 - "}.get(log_format.kind, "a.test 192.0.2.1 - ")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.replay import run
 from urlward.replay.run import BLOCK, HEAD, LineBlock, LogSource, blocks
@@ -45,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 class TestSource:
-    @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd.compress])
+    @each_row("compress", [bytes, gzip.compress, zstd.compress])
     def test_is_what_was_written(self, tmp_path: Path, compress: Compress) -> None:
         with source(tmp_path, compress(LINES)) as log:
             assert log.head == LINES[:HEAD]
@@ -100,7 +101,7 @@ class TestSource:
         assert sum(sizes) == 50 << 20
         assert max(sizes) <= BLOCK
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("data", "program"),
         [
             (b"BZh91AY&SY", "bzcat"),

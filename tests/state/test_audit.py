@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import wait_for
 from obstacles import permissions_hold
+from rows import each_row
 from urlward.state import audit
 from urlward.state.audit import (
     FILE,
@@ -79,7 +80,7 @@ def _insert(line: int, new: bytes) -> Callable[[list[bytes]], None]:
     return lambda lines: lines.insert(line, new)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "line", "reason"),
     [
         (_replace(1, b"case 1", b"case 9"), 2, "was changed"),
@@ -123,8 +124,8 @@ def chained(path: Path, *lines: bytes) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("old", [b"", OLD * 2])
-@pytest.mark.parametrize("by", ["append", "start"])
+@each_row("old", [b"", OLD * 2])
+@each_row("by", ["append", "start"])
 def test_a_log_of_an_urlward_without_heads_is_taken_over_once(
     tmp_path: Path, old: bytes, by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,7 +162,7 @@ def test_lines_of_before_the_chain_are_bound_by_its_first(tmp_path: Path) -> Non
     assert report.broken.line == 3
 
 
-@pytest.mark.parametrize("cut", [1, 2, 70, 150])
+@each_row("cut", [1, 2, 70, 150])
 def test_a_line_of_before_heads_that_was_cut_short(tmp_path: Path, cut: int) -> None:
     path = tmp_path / FILE
     chained(path, b"asked", b"asked")
@@ -195,7 +196,7 @@ def test_every_beginning_of_a_line_is_torn_and_is_taken_off_by_the_next_writer(
     assert (report.holds, report.torn, report.lines) == (True, (), 3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "junk",
     [
         b"{", b'{"seq": 3', b'{"seq": 4, "time": "', b'{"seq": 3, "time": "\x80', b'{"time": "', b"x",
@@ -203,7 +204,7 @@ def test_every_beginning_of_a_line_is_torn_and_is_taken_off_by_the_next_writer(
         b'{"seq": 3, "time": "x"}',
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("end", [b"", b"\n"])
+@each_row("end", [b"", b"\n"])
 def test_junk_after_the_last_line_is_junk(tmp_path: Path, junk: bytes, end: bytes) -> None:
     path = written(tmp_path, 2)
     path.write_bytes(path.read_bytes() + junk + end)
@@ -252,8 +253,8 @@ CHANGES: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("then", ["verify", "append", "start"])
+@each_row("change", CHANGES)
+@each_row("then", ["verify", "append", "start"])
 def test_who_has_no_key_can_change_nothing_unseen(tmp_path: Path, change: str, then: str) -> None:
     path = written(tmp_path, 4)
     counter = counted(tmp_path)
@@ -289,8 +290,8 @@ HEADS: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("damage", HEADS)
-@pytest.mark.parametrize("then", ["append", "start"])
+@each_row("damage", HEADS)
+@each_row("then", ["append", "start"])
 def test_a_damaged_head_is_said_and_made_anew(
     tmp_path: Path, damage: str, then: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -327,7 +328,7 @@ def test_another_key_has_signed_nothing(tmp_path: Path) -> None:
     assert verify(tmp_path, report.head).holds
 
 
-@pytest.mark.parametrize("before", ["none", "old", "new", "emptied", "lost head"])
+@each_row("before", ["none", "old", "new", "emptied", "lost head"])
 def test_a_crash_between_any_two_writes_is_no_alarm(tmp_path: Path, before: str) -> None:
     """A process that ends after each of its writes in turn: nothing but what was there before is told."""
     for stop in range(1, 9):
@@ -469,8 +470,8 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("how", ["start", "append"])
+@each_row("damage", DAMAGES)
+@each_row("how", ["start", "append"])
 def test_after_a_damaged_log_a_new_one_is_begun_that_says_so(
     tmp_path: Path, damage: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -499,7 +500,7 @@ def test_after_a_damaged_log_a_new_one_is_begun_that_says_so(
     assert verify(tmp_path, last["hash"]).holds
 
 
-@pytest.mark.parametrize("damage", ["folder", "pipe", "unreadable"])
+@each_row("damage", ["folder", "pipe", "unreadable"])
 def test_one_that_cannot_be_read_is_set_aside(tmp_path: Path, damage: str) -> None:
     path = written(tmp_path, 1)
     if damage == "folder":
@@ -524,7 +525,7 @@ def test_a_log_that_holds_stays(tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize("action", [["asked"], {"asked": 1}, audit.ANEW])
+@each_row("action", [["asked"], {"asked": 1}, audit.ANEW])
 def test_values_of_any_kind_keep_nobody_from_starting(
     tmp_path: Path, action: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import urlward
+from rows import each_row
 from urlward.regular import MOST_LINE
 from urlward.state import audit_view
 from urlward.state.audit import FILE, append
@@ -42,7 +43,7 @@ def test_the_newest_come_first_and_pages_follow_one_another(tmp_path: Path):
     assert first.topic == "lists"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "expected"),
     [
         (ChangeQuery(topics=("people",)), range(29, 0, -3)),

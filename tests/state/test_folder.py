@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import each_row
 from urlward.engine.digest import format_key
 from urlward.engine.errors import KeyFileError
 from urlward.publish.place import NEW, Folder, PlaceError
@@ -36,7 +37,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("configured", "environment", "folder"),
     [
         ("/srv/state", {"STATE_DIRECTORY": "/var/lib/urlward"}, "/srv/state"),

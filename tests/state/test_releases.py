@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs.documents import ROOT
+from rows import each_row
 from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
@@ -106,7 +107,7 @@ def test_what_is_added_goes_with_what_was_there(state: Path) -> None:
     assert not (state / DAMAGED).exists()
 
 
-@pytest.mark.parametrize("name", ["allows", "holds", "objections"])
+@each_row("name", ["allows", "holds", "objections"])
 def test_a_file_of_a_later_version_is_refused_and_stays(state: Path, name: str) -> None:
     path = state / f"{name}.json"
     data = json.loads(path.read_text())

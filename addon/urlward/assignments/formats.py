@@ -38,6 +38,7 @@ within one.
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
@@ -60,6 +61,7 @@ from urlward.assignments.interval import (
     held_from,
     held_until,
     moment_of,
+    ms_text,
     place_of,
     sane,
     to_ms,
@@ -114,7 +116,11 @@ _RESTARTS = ("Accounting-On", "Accounting-Off")
 _HOLDS = ("Start", "Interim-Update", "Alive")
 _ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
+_NONE = frozenset({"255.255.255.255", "255.255.255.254"})
+"""Addresses that are picked by the user or by the server."""
+_NONE_AT_END = _NONE | {"0.0.0.0", "::"}  # noqa: S104
+"""Of an end likewise where the address is taken away before. An update by which a session has none is
+another matter."""
 
 RADACCT = "radacct"
 """FreeRADIUS's table, which is no file."""
@@ -543,7 +549,7 @@ class DetailParser(Parser):
             (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
             for name in ADDRESSES
             for address in record.get(name, ())
-            if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
+            if address not in (_NONE_AT_END if status == "Stop" else _NONE)
         ]
         if status == "Stop" and not (found and subscriber):
             # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
@@ -608,10 +614,10 @@ _ACOS = re.compile(
 )
 _ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
 
-_CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
+_CLOCK = r"\d\d: ?\d\d:\d\d(?:[.,]\d+)?"
 _TIME = re.compile(
     r"(?:(?:[A-Z][a-z]{2},? +)?(?:(?P<year>\d{4}) +)?(?P<month>[A-Z][a-z]{2}) +(?P<day>\d\d?)"
-    rf"(?: +(?P<year2>\d{{4}}))?,? +(?P<clock>{_CLOCK})(?: +\d{{4}}(?! +[A-Z][a-z]))?"
+    rf"(?: +(?P<year2>\d{{4}}))?,? +(?P<clock>{_CLOCK})(?: +\d{{4}}(?!-| +[A-Z][a-z]))?"
     rf"|(?P<date>\d{{4}}[-/]\d\d[-/]\d\d)[T ] *(?P<clock2>{_CLOCK}))"
     r"(?P<offset>Z| ?[+-]\d\d:?\d\d)?(?: +(?P<zone>[A-Z]{3,5})(?![\w./-]))?"
 )
@@ -688,10 +694,13 @@ def _time_in(text: str, zone: tzinfo) -> Moment | None:
     Raises:
         RowError: its zone is another than it is read in.
     """
-    times = [one for one in _TIME.finditer(text) if one["year"] or one["year2"] or one["date"]]
+    found = [*_TIME.finditer(text)]
+    times = [one for one in found if one["year"] or one["year2"] or one["date"]]
     if not times:
         return None
     at = _moment_in(times[-1], zone)
+    if _is_utc(times[-1], found[: found.index(times[-1])], at, zone):
+        raise RowError("a time in UTC behind one of --zone: give --zone UTC, if all are so")
     for collectors in times[:-1]:
         # Nothing is received before it was sent.
         if collectors["offset"] and at.first > _moment_in(collectors, zone).last + _AHEAD:
@@ -701,6 +710,20 @@ def _time_in(text: str, zone: tzinfo) -> Moment | None:
     return at
 
 
+def _is_utc(last: re.Match[str], others: Sequence[re.Match[str]], at: Moment, zone: tzinfo) -> bool:
+    """Whether a time is in UTC, and not in a zone as `at`, by those of the zone before it: Junos' cards keep
+    to that where the router, and who gives the zone, does not."""
+    if zone is UTC or last["offset"] or last["zone"]:
+        return False
+    utc = _moment_in(last, UTC).first
+    for other in others:
+        with suppress(ValueError):  # a local time that there was none of
+            said = _moment_in(other, zone, ms_text(utc)[:4]).first
+            if abs(said - utc) <= _AHEAD < min(abs(said - at.first), abs(said - at.last)):
+                return True
+    return False
+
+
 _LATER = 60_000
 """Milliseconds behind its beginning from which on a block that is written of was still there."""
 
@@ -708,12 +731,14 @@ _AHEAD = 600_000
 """Milliseconds that a translator's clock may be ahead of its collector's."""
 
 
-def _moment_in(match: re.Match[str], zone: tzinfo) -> Moment:
-    if year := match["year"] or match["year2"]:
+def _moment_in(match: re.Match[str], zone: tzinfo, year: str = "") -> Moment:
+    """A time in the zone that it says, or else in another; and in the year, if it says one."""
+    clock = (match["clock"] or match["clock2"]).replace(" ", "")
+    if year := match["year"] or match["year2"] or (year if not match["date"] else ""):
         day = datetime.strptime(f"{year} {match['month']} {match['day']}", "%Y %b %d")
-        at = f"{day:%Y-%m-%d}T{match['clock']}"
+        at = f"{day:%Y-%m-%d}T{clock}"
     else:
-        at = f"{match['date'].replace('/', '-')}T{match['clock2']}"
+        at = f"{match['date'].replace('/', '-')}T{clock}"
     if match["offset"]:
         return moment_of(at + match["offset"].strip(), zone)
     return moment_of(at, zone) if match["zone"] is None else _named_moment(at, match["zone"], zone)
@@ -838,8 +863,10 @@ _OF_JUNOS = _behind(
     rf"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:: *|{_FIELDS})(?:%[A-Z0-9]+-\d-)?"
 )
 _OF_JSERVICES = _behind(
-    # None gives blanks back for the last ones: of thousands each would be tried as the first of these.
-    rf"{_FIELDS}(?:\([^()]*\) *+)?(?:{_WHEN}:? *+)?(?:\{{[^{{}}]*\}} *+)?(?:\[[^\[\]]*\])?:? *"
+    # None gives blanks back for the last ones: of thousands each would be tried as the first of these. A
+    # `log-prefix` is before the service set, or behind the service.
+    rf"{_FIELDS}(?:\([^()]*\) *+)?(?:{_WHEN}:? *+)?(?:(?:{_NAME})?+\{{[^{{}}]*\}} *+)?"
+    rf"(?:\[[^\[\]]*\](?:: *+{_NAME} ++)?+)?:? *"
 )
 # The older form of a time with its year is the translator's own: behind it is its name, and no program's.
 _OF_ASA = _behind(rf"(?:(?<=\d{{4}} \d\d:\d\d:\d\d ){_NAME}: +)?(?:: *)?{_FIELDS}")

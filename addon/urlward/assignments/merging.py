@@ -485,7 +485,8 @@ class Merger:
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         whose = key, subscriber, session
         if said == _HELD and (over := self._again.get((*whose, start))) is not None:
-            self._ends[whose] = *over, 0
+            if start - over[0] <= SESSIONS_APART or seen > self.told_until:
+                self._ends[whose] = *over, 0
         begun, ended, before = self._ends.get(whose, (0, 0, 0))
         # Without a name it may be another time by then.
         ended += 1 if session else -before if start != begun else 0
@@ -523,11 +524,15 @@ class Merger:
     def _is_late(self, key: Key, new: Held) -> bool:
         """Whether a session is told late, as how long it lasted says: of a time before another's beginning
         ended it."""
-        followed = self._followed.get((key, new[_SESSION]), ()) if new[_SESSION] else ()
+        # In what is read late it may be another by the same name, which began in a gap.
+        if not new[_SESSION] or new[_START] >= new[_SEEN] or new[_SEEN] <= self.told_until:
+            return False
         return any(
-            one[_START] + SESSIONS_APART < new[_START] < one[_END]
+            one[_SUBSCRIBER] == new[_SUBSCRIBER]  # servers give names of sessions again
+            and one[_START] + SESSIONS_APART < new[_START] < one[_END]
             and new[_SEEN] - new[_START] < one[_END] - one[_START]
-            for one in followed
+            for one in self._followed.get((key, new[_SESSION]), ())
+            if one[_SUBSCRIBER] == new[_SUBSCRIBER]
         )
 
     def _end_by_whole(self, key: Key, whole: Held) -> None:

@@ -423,6 +423,7 @@ class Look:
         except ArtifactError as e:
             raise RefusedError(e.reason, str(e)) from e
         self._check_trust(header, said)
+        self._check_name(artifact.meta["name"])
         self.facts.whole = True
         mark = header.checksum.hex()
         if self.in_force is not None and header.checksum == self.in_force.header.checksum:
@@ -518,6 +519,20 @@ class Look:
                 made_folder(self._rotations.parent, self.state)
                 folder = made_folder(self._rotations, self.state)
             self._check(take_rotation(self.trust, statement, folder), header)
+
+    def _check_name(self, name: str) -> None:
+        """Check that a list is not another one of those that its body signs with the same key, as a publisher
+        does with all. Only where the one in force goes by the feed's name: others may name each issue.
+
+        Raises:
+            RefusedError: it is.
+        """
+        held = self.in_force
+        if held is None or self.moved or self.own is not None or not any(held.header.signer):
+            return
+        if held.meta["name"] == self.feed.name != name:
+            text = f"a list called {name}, and {self.feed.name} is in force: if renamed, rename the feed"
+            raise RefusedError("another-list", text)
 
     def _check(self, trust: Trust, header: Header) -> None:
         last, checksum = self._last(header)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from valkey._parsers import _AsyncRESP2Parser
 from valkey.asyncio import Connection as Plain
 from valkey.asyncio import SSLConnection as Encrypted
 from valkey.exceptions import (
@@ -74,6 +75,10 @@ DEFAULT_PORT, SENTINEL_PORT = 6_379, 26_379
 MOST_READ = 100
 """Entries of a stream that are read at a time."""
 
+MOST_STRING = 1 << 24
+"""Bytes of a string in an answer, of which none here has more than some thousands: half a gigabyte, as Valkey
+allows, can come within the time for an answer."""
+
 MOST_PASSWORD = 4_096
 
 type Command = Sequence[str | bytes | int | float]
@@ -106,6 +111,16 @@ def seal_of(table: FleetTable, lists_key: str | None) -> Key:
     if not name:
         raise KeyFileError("fleet.seal: needed, a key file that all nodes have")
     return Key(derived(read_key(Path(name)).secret, b"urlward fleet"))
+
+
+class _Parser(_AsyncRESP2Parser):
+    """Parser of answers that waits for no string of more than `MOST_STRING`."""
+
+    async def _read(self, length: int) -> bytes:
+        if length > MOST_STRING:
+            raise ValkeyError(f"a string of {length} bytes")
+        found: bytes = await super()._read(length)
+        return found
 
 
 class FleetConnection:
@@ -311,7 +326,7 @@ class FleetConnection:
         )
         # Silence is no fault: `_beat` sees to it that there is somebody.
         options: dict[str, Any] = {"host": host, "port": port, "protocol": 2, "socket_timeout": None}
-        options |= {"username": user, "password": _password(file)}
+        options |= {"username": user, "password": _password(file), "parser_class": _Parser}
         if not sentinel:  # which may not know the command
             options["client_name"] = self._who
         where = join_address(host, port)

@@ -151,29 +151,41 @@ def closed(
                     "gateway.interfaces"
                 )
     if setup.source != "kept":
-        said += _zones(listing, clients, passed_over)
+        said += _astray(listing, clients, passed_over)
     return said
 
 
-def _zones(
+def _astray(
     listing: Listing, clients: Sequence[_Packet], passed_over: Collection[tuple[str, str]]
 ) -> Iterator[str]:
-    """Foreign chains that give clients' connections a zone, of which the kernel does not tell where one went
-    before it was redirected."""
+    """Foreign chains that keep the filter from what is redirected to it: it is led to another's socket all
+    the same, or has a zone, of which the kernel does not tell where a connection was to go."""
     rules = [one["rule"] for one in listing if "rule" in one]
-    chains = {
-        (rule["family"], rule["table"], rule["chain"]): None
-        for rule in rules
-        if (rule["family"], rule["table"]) not in passed_over
-        and any(map(_gives_zone, rule.get("expr", ())))
-        and any(all(_holds(part, one) is not False for part in rule["expr"]) for one in clients)
-    }
-    for family, table, chain in chains:
-        yield (
-            f"table {family} {table}, chain {chain}: gives clients' connections a zone in both "
-            "directions, so that the filter does not learn where one was to go, and closes it: ct original "
-            "zone set, or gateway.keep_source"
-        )
+    for acts, what in ((_gives_zone, _ZONED), (_has_socket, _LED_AWAY)):
+        chains = {
+            (rule["family"], rule["table"], rule["chain"]): None
+            for rule in rules
+            if (rule["family"], rule["table"]) not in passed_over
+            and any(map(acts, rule.get("expr", ())))
+            and any(all(_holds(part, one) is not False for part in rule["expr"]) for one in clients)
+        }
+        for family, table, chain in chains:
+            yield f"table {family} {table}, chain {chain}: {what}"
+
+
+_ZONED = (
+    "gives clients' connections a zone in both directions, so that the filter does not learn where one was "
+    "to go, and closes it: ct original zone set, or gateway.keep_source"
+)
+_LED_AWAY = (
+    "leads clients' connections to another's socket (tproxy), so that what is to be filtered is reset: "
+    "gateway.keep_source, or except what comes in by gateway.interfaces"
+)
+
+
+def _has_socket(part: Any) -> bool:
+    """Whether a statement leads to a socket."""
+    return _member(part, "tproxy") is not None or _member(_member(part, "xt"), "name") == "TPROXY"
 
 
 def _gives_zone(part: Any) -> bool:

@@ -37,6 +37,7 @@ from urlward.gateway.routing import commands
 from urlward.gateway.steerable import Address, Network, is_within, unsteered, with_forms
 from urlward.gateway.system import (
     FORWARDING,
+    come_in_elsewhere,
     enslaved_interfaces,
     first_few,
     has_ipv6,
@@ -439,6 +440,11 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
             + (", and are answered DNS" if gateway.steer else "")
             + ": say who is one"
             for name in interfaces_to_the_world(gateway.interfaces)
+        )
+    elif come_in_elsewhere(gateway.interfaces, map(ip_network, gateway.clients)):
+        notes.append(
+            "gateway.clients: none of these networks comes in by gateway.interfaces, by addresses and routes "
+            "as they are now, so that nothing would be filtered"
         )
     if gateway.steer:
         notes += first_few(

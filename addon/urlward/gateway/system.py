@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
@@ -228,6 +228,24 @@ def is_beyond(names: Iterable[str], address: IPv4Address | IPv6Address) -> bool:
         link = links().get(routed_by(address))
         return (
             link is not None and _is_wanted(link, wanted) and link.name not in interfaces_to_the_world(wanted)
+        )
+    return False
+
+
+def come_in_elsewhere(names: Iterable[str], networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Whether none of these networks has an address of one of these interfaces, and the routes to all lead to
+    others: what comes from there is not met. Of interfaces that come and go (``*``) that is not known."""
+    wanted, clients = tuple(names), tuple(networks)
+    if not clients or any(name.endswith("*") for name in wanted):
+        return False
+    with suppress(OSError):
+        present = links()
+        own = {one for index, one in addresses() if index in present and _is_wanted(present[index], wanted)}
+        ways = [present.get(routed_by(one[min(2, one.num_addresses - 1)])) for one in clients]
+        return (
+            bool(own)
+            and not any(address in one for address in own for one in clients)
+            and all(way is not None and not _is_wanted(way, wanted) for way in ways)
         )
     return False
 

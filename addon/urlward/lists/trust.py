@@ -314,7 +314,7 @@ def _read(path: str | Path) -> PublicKey | Rotation:
     if isinstance(path, str) and _HEX.fullmatch(path):
         return parse_public_key(path.encode())
     return read_key_file(
-        Path(path).expanduser(),
+        Path(os.path.expanduser(path)),  # noqa: PTH111 - never raises
         lambda data: parse_rotation(data) if data.startswith(ROTATION_MAGIC) else parse_public_key(data),
     )
 

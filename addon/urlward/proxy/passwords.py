@@ -238,7 +238,8 @@ class Passwords:
 
     def __init__(self, spec: str, run: RunFolder | None = None) -> None:
         run = inherited() if run is None else run
-        self._file = _File(Path(spec[1:]).expanduser(), run) if spec.startswith("@") else None
+        path = Path(os.path.expanduser(spec[1:]))  # noqa: PTH111 - never raises
+        self._file = _File(path, run) if spec.startswith("@") else None
         self._check = self._file.check if self._file is not None else _check_of(spec)
         self._scope = b"" if self._file is not None else spec.encode()
         """Others than the file's users are right by how they are asked for, which may change."""

@@ -407,6 +407,9 @@ class Preflight:
         """Check the authority if there is one; where there is none, the start makes one."""
         folder = Path(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR))  # noqa: PTH111 - never raises
         path = folder / CA_FILE
+        if str(folder).startswith("~"):  # or a folder of that name would be made where this runs
+            yield self._problem("confdir", f"{folder}: no home folder to keep the authority in: name another")
+            return
         try:
             problem = authority_problem(read_regular(path), passphrase_of(self._settings.extra))
         except FileNotFoundError:

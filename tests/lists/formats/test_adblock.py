@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import DATA, lines, read, refused
+from rows import each_row
 from urlward.engine.readings import target_readings
 from urlward.lists.formats.adblock import read as read_rules
 from urlward.lists.formats.format import DEFAULTS, Found
@@ -21,7 +22,7 @@ COUNTS = {"whole": 11, "part": 3, "no": 14, "pairs": 54, "missed": 4}
 PAGE = "http://a.example/dir/page"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rule", "blocked", "passed"),
     [
         ("||a.example^", [PAGE, "https://x.a.example/", "http://a.example:81/"], ["http://ba.example/"]),
@@ -105,7 +106,7 @@ def test_exceptions() -> None:
     assert not check("http://ok.a.example/any").blocked
 
 
-@pytest.mark.parametrize("rest", ["/dir/page^", "/dir/", "/dir/page|", "/dir/page"])
+@each_row("rest", ["/dir/page^", "/dir/", "/dir/page|", "/dir/page"])
 def test_a_page_of_www_is_one_of_no_host_beside_it(rest: str) -> None:
     check_allowed = matcher("a.example", *lines("adblock", f"@@||WWW.a.example{rest}")).check_url
     check = matcher(*lines("adblock", f"||WWW.a.example{rest}")).check_url
@@ -141,7 +142,7 @@ def test_comments_and_conditions() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each_row(
     "rule",
     [
         "||a.example", "||a.example|", "||a.^", "||.a^", "||-a^", "||a.example/x^y", "||a.example/x*y",
@@ -165,7 +166,7 @@ def test_what_cannot_be_said_is_not_taken(rule: str) -> None:
         assert "a.example" not in skipped.reason
 
 
-@pytest.mark.parametrize("rule", ["||1.2^", "||a..^", "||a.example/b c", "||a%00b^"])
+@each_row("rule", ["||1.2^", "||a..^", "||a.example/b c", "||a%00b^"])
 def test_what_is_wrong_is_a_bad_line(rule: str) -> None:
     found, skipped = read("adblock", rule)
     assert not found

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import DATA, read
+from rows import each_row
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.format import FormatError
 
@@ -33,7 +34,7 @@ def test_columns_that_are_called_like_fields_need_no_naming() -> None:
     assert read("csv", "ID, Domain ,note\n5,a.example,x\n")[0] == ["a.example id=5"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "columns", "reason"),
     [
         ("http://secret.example/\n", {}, "no column that says what to block"),
@@ -55,7 +56,7 @@ def test_quotes_and_line_breaks_inside() -> None:
     assert not skipped
 
 
-@pytest.mark.parametrize(
+@each_row(
     "row",
     [
         '"http://a.example/"x',
@@ -92,7 +93,7 @@ def test_other_columns_may_be_of_any_encoding() -> None:
     assert read("csv", b"url,name\nhttp://a.example/,caf\xe9\n")[0] == ["http://a.example/"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("record", "line"),
     [
         ({"url": "http://a.example/x"}, "http://a.example/x"),
@@ -113,7 +114,7 @@ def test_other_columns_may_be_of_any_encoding() -> None:
         (None, None),
     ],
 )
-@pytest.mark.parametrize("kind", ["json", "jsonl"])
+@each_row("kind", ["json", "jsonl"])
 def test_records(kind: str, record: object, line: str | None) -> None:
     text = json.dumps(record)
     found, skipped = read(kind, f"[{text}]" if kind == "json" else text)
@@ -134,7 +135,7 @@ def test_lines_that_are_not_json() -> None:
     assert [s.line for s in skipped] == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ['[{"host": "a.example"}', '[{"host": "a.example"},', '[{"host": "a.example"}, x]', "[", '["a\xff"]'],
 )
@@ -144,7 +145,7 @@ def test_half_an_array_is_none(text: str) -> None:
     assert "a.example" not in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "5", "url"])
+@each_row("text", ["", "{}", "5", "url"])
 def test_no_array(text: str) -> None:
     with pytest.raises(FormatError, match="not a JSON array"):
         read("json", text)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lists.formats.support import DATA, read
+from rows import each_row
 from urlward.lists.formats import FormatError, FormatOptions, Skipped, convert
 from urlward.lists.source import Report, SourceError, read_source
 
@@ -56,7 +57,7 @@ def test_records(kind: str) -> None:
     assert not skipped
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
+@each_row("kind", ["csv", "json", "jsonl"])
 def test_digests_beside_an_address_count_where_somebody_says_so(kind: str) -> None:
     """They are of what was found there, which a list of addresses need not list."""
     record = {"url": "http://a.example/x", "md5": MD5}
@@ -68,7 +69,7 @@ def test_digests_beside_an_address_count_where_somebody_says_so(kind: str) -> No
     assert read(kind, text, {"md5": "md5"})[0] == [f"md5:{MD5}"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [MD5[1:], MD5 + "0", MD5[:-1] + "g", f"{MD5} id=x", f"{MD5}#", "1", SHA1, "md5:" + MD5, "٣" * 32],
 )
@@ -79,7 +80,7 @@ def test_what_is_no_digest_is_one_bad_line_and_the_others_are_taken(value: str) 
     assert value not in skipped.reason
 
 
-@pytest.mark.parametrize("distance", ["64", "-1", "x", "1 id=5"])
+@each_row("distance", ["64", "-1", "x", "1 id=5"])
 def test_a_distance_that_is_none(distance: str) -> None:
     found, [skipped] = read("csv", f"pdq,md5,distance\n{PDQ},{MD5},{distance}\n")
     assert found == [f"md5:{MD5}"]
@@ -149,7 +150,7 @@ def test_the_media_of_a_case() -> None:
     assert len(converted("projectvic", vic(case, case))[0]) == 4
 
 
-@pytest.mark.parametrize("text", ["[]", '{"value": [', '{"value": [{"Category": 1}', "x"])
+@each_row("text", ["[]", '{"value": [', '{"value": [{"Category": 1}', "x"])
 def test_what_is_no_export_of_project_vic(text: str) -> None:
     with pytest.raises(FormatError):
         converted("projectvic", text)
@@ -190,7 +191,7 @@ def test_what_is_no_export_of_threatexchange() -> None:
         converted("threatexchange", f"md5,id\n{MD5},1\n")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "reason"),
     [("csv", "no categories of its own"), ("urls", "no categories of its own"), ("auto", "needs a format")],
 )

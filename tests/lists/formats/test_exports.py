@@ -2,6 +2,7 @@ import pytest
 
 from engine.support import matcher
 from lists.formats.support import DATA, read
+from rows import each_row
 from urlward.lists.formats.format import FormatError
 
 URLHAUS = [
@@ -42,7 +43,7 @@ def test_a_category_of_ones_own() -> None:
     assert found[0].endswith(" category=botnet")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "row"),
     [
         ("", '"5","2026","http://a.example/"\n'),
@@ -62,7 +63,7 @@ def test_layouts_of_urlhaus(head: str, row: str) -> None:
     assert not skipped
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "<html>\n", "{}"])
+@each_row("text", ["a,b\n1,2\n", "<html>\n", "{}"])
 def test_no_phishtank(text: str) -> None:
     with pytest.raises(FormatError, match="not an export of PhishTank: no columns phish_id and url"):
         read("phishtank", text)

@@ -1,9 +1,10 @@
 import pytest
 
+from rows import each_row
 from urlward.lists.formats.format import FormatError, FormatOptions
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("columns", "delimiter", "reason"),
     [
         ({"link": "a"}, ",", "'link' is not one of url, host"),

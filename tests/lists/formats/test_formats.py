@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 
 from lists.formats.support import DATA, lines, read
+from rows import each_row
 from urlward.engine.grammar import parse_line
 from urlward.lists.formats import FORMATS, FormatError, FormatOptions, convert
 from urlward.lists.source import Report, read_source
@@ -37,7 +38,7 @@ class Nothing:
         pass
 
 
-@pytest.mark.parametrize(("name", "kind", "taken", "entries", "bad", "unsupported"), SAMPLES)
+@each_row(("name", "kind", "taken", "entries", "bad", "unsupported"), SAMPLES)
 def test_counts_of_the_samples(
     name: str, kind: str, taken: int, entries: int, bad: int, unsupported: int
 ) -> None:
@@ -55,7 +56,7 @@ def test_every_format_has_a_sample() -> None:
 NONSENSE = (b"", b"\n", b"\xff\xfe\n", b"\xef\xbb\xbf\n", b"[{\n", b'"\n', b"a" * 300_000, b"(\n" * 9, b"\0")
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@each_row("kind", FORMATS)
 def test_nonsense_is_never_a_traceback(kind: str) -> None:
     columns = {"url": "1"} if kind == "csv" else {}
     for data in NONSENSE:
@@ -64,7 +65,7 @@ def test_nonsense_is_never_a_traceback(kind: str) -> None:
                 assert not isinstance(found, str), data[:9]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "text"),
     [
         ("grammar", "a.example"),
@@ -84,7 +85,7 @@ def test_byte_order_mark_and_line_ends(kind: str, text: str) -> None:
     assert read(kind, b"\xef\xbb\xbf" + text.encode() + b"\r\n") == (plain, [])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "options", "reason"),
     [
         ("nothing", {}, "is not one of auto, grammar, hosts"),
@@ -139,7 +140,7 @@ STREAMS: dict[str, Callable[[int], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", STREAMS)
+@each_row("kind", STREAMS)
 def test_memory_does_not_grow_with_the_source(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urlward.lists.formats.rpz.WINDOW", 100)
     found = convert(kind, Endless(_pieces(kind)), FormatOptions())  # type: ignore[arg-type]
@@ -176,7 +177,7 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in SOURCES for text in SOURCES[kind]])
+@each_row(("kind", "text"), [(kind, text) for kind in SOURCES for text in SOURCES[kind]])
 def test_a_host_in_unicode_is_its_a_labels_in_every_format(kind: str, text: str) -> None:
     def entries(name: str) -> list[object]:
         return [entry for line in lines(kind, text.replace("{}", name)) for entry in parse_line(line)]

@@ -1,9 +1,9 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import lines, read, refused
+from rows import each_row
 
 
 def test_each_name_is_that_host_alone() -> None:
@@ -25,7 +25,7 @@ def test_a_category_goes_with_each() -> None:
     assert lines("hosts", "0.0.0.0 a.example", category="Bad kind") == ["0.0.0.0 a.example category=Bad-kind"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "column", "reason", "unsupported"),
     [
         ("192.0.2.1 a.example", 1, "a name led to an address, not blocked", True),

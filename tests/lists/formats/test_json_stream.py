@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from rows import each_row
 from urlward.lists.formats import csv_json
 from urlward.lists.formats.csv_json import array_items, object_members
 from urlward.lists.formats.format import FormatError, SourceStream
@@ -20,13 +21,13 @@ def test_items_and_members() -> None:
     assert list(object_members(SourceStream(io.BytesIO(b'{"a": [1], "b": {}}')))) == [("a", [1]), ("b", {})]
 
 
-@pytest.mark.parametrize("text", ["", "5", "{}"])
+@each_row("text", ["", "5", "{}"])
 def test_no_array(text: str) -> None:
     with pytest.raises(FormatError, match="not a JSON array"):
         items(text)
 
 
-@pytest.mark.parametrize("text", ["", "5", "[]"])
+@each_row("text", ["", "5", "[]"])
 def test_no_object(text: str) -> None:
     with pytest.raises(FormatError, match="not a JSON object"):
         object_members(SourceStream(io.BytesIO(text.encode())))
@@ -53,8 +54,8 @@ def test_any_text_is_read_as_json_reads_it_wherever_it_is_cut(texts: list[str], 
         assert items(json.dumps(texts)) == wanted
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
-@pytest.mark.parametrize(
+@each_row("chunk", [1, 7, 1 << 16])
+@each_row(
     ("text", "problem"),
     [
         ("[" * 100_000, "nested more than 100 deep"),
@@ -71,7 +72,7 @@ def test_what_would_end_the_process_is_refused(
         items(text)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
+@each_row("chunk", [1, 7, 1 << 16])
 def test_brackets_and_digits_in_strings_do_not_count(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_json, "_CHUNK", chunk)
     wanted = ["[" * 300 + '\\"[{' * 100, "9" * 3000, [[] for _ in range(300)], {"9" * 2000: 7}]

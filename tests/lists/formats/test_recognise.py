@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples
 from lists.formats.support import DATA
+from rows import each_row
 from urlward.engine.entry import Entry
 from urlward.engine.grammar import parse_line
 from urlward.lists.formats import AUTO, DEFAULTS, FormatError, FormatOptions, convert
@@ -20,7 +21,7 @@ from urlward.samples import SAMPLE
 LISTS = Path(SAMPLE).parent
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "format_"),
     [
         ("adblock.txt", "adblock"),
@@ -46,7 +47,7 @@ def test_lists_of_the_grammar_stay() -> None:
         assert recognised(path.read_bytes()[:SNIFFED]) == "grammar", path
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "format_"),
     [
         ("", "grammar"),
@@ -138,7 +139,7 @@ def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
     assert _read(path, "0.0.0.0 a.example\n", "grammar")[1].recognised == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "format_", "hint"),
     [
         ("a.example\n||a.example^$image\n||b.example/x\n", AUTO, "adblock"),
@@ -226,7 +227,7 @@ def test_no_entry_of_the_grammar_is_dropped_by_a_guess(
     assert _entries("\n".join(meant), "grammar") <= found, name
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "entry", "format_"),
     [
         ("192.0.2.1 router\n0.0.0.0 h{}.example\n", "whole.test", "hosts"),
@@ -241,7 +242,7 @@ def test_no_entry_of_the_grammar_is_dropped_by_a_guess(
         ("$TTL 2h\n@ SOA ns. h. 1 1 1 1 1\nh{} CNAME .\n", "whole.test", "rpz"),
     ],
 )
-@pytest.mark.parametrize("count", [0, SNIFFED])
+@each_row("count", [0, SNIFFED])
 def test_an_entry_that_a_guess_would_drop_is_named(
     tmp_path: Path, head: str, entry: str, format_: str, count: int
 ) -> None:
@@ -269,10 +270,8 @@ def test_a_list_of_hosts_lines_is_the_grammar(tmp_path: Path) -> None:
     assert (len(taken), report.bad, report.recognised) == (2002, 0, {})
 
 
-@pytest.mark.parametrize(
-    "names", ["A.example", "a.example b.example", "straße.test", "xn--strae-oqa.test", "a"]
-)
-@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "::", "::1"])
+@each_row("names", ["A.example", "a.example b.example", "straße.test", "xn--strae-oqa.test", "a"])
+@each_row("address", ["0.0.0.0", "127.0.0.1", "::", "::1"])
 def test_the_grammar_reads_a_hosts_line_as_that_format_does(address: str, names: str) -> None:
     line = f"{address}\t{names} # c\n"
     assert _entries(line, "grammar") == _entries(line, "hosts") != set()
@@ -290,7 +289,7 @@ def test_a_line_that_is_too_long_is_no_entry(tmp_path: Path) -> None:
     assert (len(taken), report.bad, report.unsupported) == (3, 2, 1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "format_"),
     [("0.0.0.0 a.example\n", "hosts"), ("||a.example^\n", "adblock"), ("||a.example/x^\n", "adblock")],
 )
@@ -313,7 +312,7 @@ def test_with_a_category_what_may_be_another_format_is_read_as_that(
         read_source(path, taken, report, options=options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "rows",
     [
         [f"http://listed.test/p{n};{n}" for n in range(5)],
@@ -332,7 +331,7 @@ def test_a_table_of_columns_that_nobody_named_is_no_list_of_pages(tmp_path: Path
 _HASHES = [hashlib.sha256(bytes([n])).hexdigest() for n in range(20)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rows", "said"),
     [
         (["name,hash", *(f"a.jpg,{each[:32]}" for each in _HASHES)], "table of .* commas .* md5=COLUMN$"),

@@ -2,6 +2,7 @@ import pytest
 
 from engine.support import matcher
 from lists.formats.support import lines, read
+from rows import each_row
 from urlward.lists.formats import rpz
 
 ZONE = "$ORIGIN rpz.test.\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n"
@@ -11,7 +12,7 @@ def entries(text: str) -> list[str]:
     return lines("rpz", ZONE + text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("action", "allow"),
     [
         ("CNAME .", ""),
@@ -60,7 +61,7 @@ def test_the_zone_itself_and_its_signatures_are_no_policy() -> None:
     assert entries("@ A 192.0.2.1\n@ TXT x\na.example NSEC b.example. A\n") == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "network"),
     [
         ("24.0.2.0.192.rpz-ip", "192.0.2.0/24"),
@@ -77,7 +78,7 @@ def test_networks(name: str, network: str) -> None:
     assert entries(f"{name} CNAME rpz-passthru.\n") == [f"@@{network}"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("record", "reason", "unsupported"),
     [
         ("*.a.example CNAME .", "what is below a name, but not the name itself", True),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import DATA, lines, read, refused
+from rows import each_row
 from urlward.lists.formats import format_named
 from urlward.lists.formats.format import DEFAULTS, FormatError, FormatOptions, Found, Part
 from urlward.lists.formats.squidguard import parts, read_domains, read_expressions, read_urls
@@ -35,7 +36,7 @@ def test_domains_cover_subdomains() -> None:
     assert not check("http://ba.example/").blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "blocked", "passed"),
     [
         (
@@ -71,15 +72,13 @@ def test_urls_are_the_beginning_of_a_path(line: str, blocked: list[str], passed:
     assert [url for url in passed if check(f"http://{url}").blocked] == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "line"), [("domains", "a/b"), ("domains", "a_*.b"), ("urls", "a?c=d"), ("urls", "/x")]
-)
+@each_row(("kind", "line"), [("domains", "a/b"), ("domains", "a_*.b"), ("urls", "a?c=d"), ("urls", "/x")])
 def test_bad_lines(kind: str, line: str) -> None:
     _, skipped = read(f"squidguard-{kind}", f"  {line}")
     assert [(s.line, s.column, s.unsupported) for s in skipped] == [(1, 3, False)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         "ftp://a.example/x", "a.example//", "a.example/../", "a.example/x/.", "a.example/x%2f..%2fy/",

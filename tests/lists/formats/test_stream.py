@@ -1,7 +1,6 @@
 import io
 
-import pytest
-
+from rows import each_row
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.format import MAX_LINE_BYTES, Skipped, SourceStream, stream_of, text_lines
 
@@ -16,7 +15,7 @@ def test_the_mark_is_taken_off_and_the_file_stays_open() -> None:
     assert not file.closed
 
 
-@pytest.mark.parametrize("data", [b"", b"a", b"a\n", b"a\nb", b"\n" * 200_000])
+@each_row("data", [b"", b"a", b"a\n", b"a\nb", b"\n" * 200_000])
 def test_what_was_read(data: bytes) -> None:
     stream = SourceStream(io.BytesIO(data))
     stream.read()
@@ -39,7 +38,7 @@ def test_white_space_that_is_no_ascii_is_blank() -> None:
     assert list(text_lines(io.BytesIO("\u00a0\u2003\n".encode()), (b"#",))) == []
 
 
-@pytest.mark.parametrize("size", [MAX_LINE_BYTES - 1, MAX_LINE_BYTES, 3 * MAX_LINE_BYTES])
+@each_row("size", [MAX_LINE_BYTES - 1, MAX_LINE_BYTES, 3 * MAX_LINE_BYTES])
 def test_a_line_that_is_too_long_is_one(size: int) -> None:
     first, second = text_lines(io.BytesIO(b"a" * size + b"\nb\n"), (b"#",))
     assert isinstance(first, Skipped)

@@ -1,9 +1,9 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import lines, read, refused
+from rows import each_row
 
 
 def test_a_url_is_that_page() -> None:
@@ -42,7 +42,7 @@ def test_a_dot_in_front_stands_for_subdomains() -> None:
         assert not blocks(url).blocked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "reason"),
     [
         ("url", "a name without a dot"),

@@ -3,6 +3,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from engine.support import examples, matcher
+from rows import each_row
 from urlward.engine.entry import Kind
 from urlward.engine.errors import EntryError, UrlError
 from urlward.engine.grammar import parse_line
@@ -11,7 +12,7 @@ from urlward.lists.formats.format import NotTakenError
 from urlward.lists.formats.write import attributes, domain, host_alone, literal, page, prefix
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "line"),
     [
         ("http://a.example/b?c=d", "http://a.example/b?c=d"),
@@ -116,7 +117,7 @@ def test_attributes_are_always_of_the_grammar(id_: str, category: str) -> None:
     assert bool(entry.category) == bool(category)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "day"),
     [
         ("2027-01-31", "2027-01-31"),
@@ -129,13 +130,13 @@ def test_the_last_day(text: str, day: str) -> None:
     assert attributes(expires=text) == f" expires={day}"
 
 
-@pytest.mark.parametrize("text", ["soon", "31.01.2027", "9999-12-31T23:59:59-05:00", "1700000000"])
+@each_row("text", ["soon", "31.01.2027", "9999-12-31T23:59:59-05:00", "1700000000"])
 def test_no_date(text: str) -> None:
     with pytest.raises(NotTakenError, match="2027-01-31"):
         attributes(expires=text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("write", "text", "line"),
     [
         (host_alone, "A.example.", "0.0.0.0 a.example"),
@@ -151,7 +152,7 @@ def test_hosts(write: type[str], text: str, line: str) -> None:
     assert write(text) == line
 
 
-@pytest.mark.parametrize("text", ["1.2", "0xC0000207", "192.0.2.007", "3221225991"])
+@each_row("text", ["1.2", "0xC0000207", "192.0.2.007", "3221225991"])
 def test_a_number_is_no_host(text: str) -> None:
     with pytest.raises(NotTakenError, match="a number for a name"):
         host_alone(text)
@@ -165,13 +166,13 @@ def test_a_host_that_is_an_address_is_not_all_hosts_there() -> None:
     assert not found.check_address("192.0.2.8").blocked
 
 
-@pytest.mark.parametrize("text", ["localhost", "LocalHost.localdomain", "broadcasthost"])
+@each_row("text", ["localhost", "LocalHost.localdomain", "broadcasthost"])
 def test_every_machines_own_names_are_no_hosts(text: str) -> None:
     with pytest.raises(NotTakenError, match="every machine's own"):
         host_alone(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "reason"),
     [
         *[
@@ -187,7 +188,7 @@ def test_a_path_that_would_be_another(path: str, reason: str) -> None:
         literal(path)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "same"),
     [("/", "/"), ("/a.b/..c/é%20/", "/a.b/..c/é%20/"), ("//arm5", "/arm5"), ("/a///b//", "/a/b/")],
 )

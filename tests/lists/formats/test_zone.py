@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from rows import each_row
 from urlward.lists.formats import rpz
 from urlward.lists.formats.format import Skipped
 from urlward.lists.formats.rpz import MAX_RECORD, Record, records
@@ -25,7 +26,7 @@ def test_names_are_relative_to_the_zone() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "@ SOA a. b. 1 2 3 4 5\nx.example CNAME .\n",
@@ -66,7 +67,7 @@ def test_targets() -> None:
     assert found == ["", "*", "rpz-drop", "garden.rpz.test", "rpz.test", None]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "reason", "unsupported"),
     [
         ("$INCLUDE other.zone", "a directive other than $ORIGIN and $TTL", True),
