@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
@@ -75,6 +75,16 @@ def patient_askers() -> Iterator[None]:
 
     assert ask.__kwdefaults__ is not None
     with patch.dict(ask.__kwdefaults__, timeout=60.0):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_that_are_known() -> Iterator[None]:
+    """A private key is checked once, however many filters read it: OpenSSL takes a tenth of a second."""
+    from cryptography.hazmat.primitives import serialization
+
+    load = serialization.load_pem_private_key
+    with patch.object(serialization, "load_pem_private_key", lru_cache(maxsize=64)(load)):
         yield
 
 

@@ -89,3 +89,16 @@ def test_what_a_terminal_would_obey_is_an_escape(capfd: pytest.CaptureFixture[st
     say("of /tmp/\x1b]0;title\a\nits second line")
     finish()
     assert capfd.readouterr().out == "of /tmp/\\x1b]0;title\\x07\nits second line\n"
+
+
+def test_the_journal_is_told_what_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stream"
+    with path.open("w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        patch.setattr(sys, "stdout", stream)
+        say("one", warning=True)
+        there = os.fstat(stream.fileno())
+        patch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}")
+        say("two\nthree", warning=True)
+        say("four")
+    assert path.read_text() == "one\n<4>two\n<4>three\nfour\n"

@@ -108,8 +108,20 @@ atexit.register(_lines.finish)
 
 
 def say(line: str, *, warning: bool = False) -> None:
-    """Write a line to standard output, a warning to standard error. Neither waits nor raises."""
-    _lines.write("\n".join(map(plain, line.split("\n"))), sys.stderr if warning else sys.stdout)
+    """Write a line to standard output, a warning to standard error; to the journal as such (sd-daemon(3)).
+    Neither waits nor raises."""
+    stream = sys.stderr if warning else sys.stdout
+    level = "<4>" if warning and _is_journal(stream) else ""
+    _lines.write("\n".join(f"{level}{plain(text)}" for text in line.split("\n")), stream)
+
+
+def _is_journal(stream: TextIO | None) -> bool:
+    """Whether a stream leads to systemd's journal, which a process that it began is told of."""
+    try:
+        there = os.fstat(stream.fileno()) if stream is not None else None
+    except (OSError, ValueError):
+        return False
+    return there is not None and os.environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
 
 
 def plain(text: str) -> str:

@@ -184,6 +184,13 @@ def test_a_first_line_that_is_no_csv(sqlite_store: AssignmentStore, tmp_path: Pa
         read(sqlite_store, "csv", path)
 
 
+@pytest.mark.parametrize("ports", ["80_90", "-80", "90-80", "80-9_0", "65536", ""])
+def test_ports_that_are_none(ports: str) -> None:
+    parser = ColumnsParser(ReadOptions(zone=UTC))
+    parser.begin("address,from,to,subscriber,ports")
+    assert parser.parse([f"198.51.100.7,1795000000,1795000001,anna,{ports}"]).skipped == 1
+
+
 @given(rows=st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))))
 def test_any_text_is_counted(rows: list[str]) -> None:
     parser = ColumnsParser(ReadOptions(zone=UTC))

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from assignments.support import DAY, START, at, sighting, taken
+from conftest import in_turns
 from urlward.assignments import importing, merging
 from urlward.assignments import store as stores
 from urlward.assignments.formats import ReadOptions
@@ -1333,6 +1334,27 @@ def test_another_log_beside_does_not_follow_the_one_that_is_read(
     assert told(sqlite_store, 250) == ("one", ["anna"])
 
 
+def test_a_log_between_two_of_which_the_older_is_read_last_is_missing(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    oldest = log.rotate("log.2")
+    log.write(block(100, "anna", "release"), block(500, "anna", "alloc"))
+    between = log.rotate("log.1")
+    log.write(block(600, "zoe", "alloc", B))
+    log.read(700)
+    log.read(700, oldest)
+    log.write(block(800, "anna", "release"))
+    log.read(900)
+    assert told(sqlite_store, 300)[0] == "ambiguous"
+    log.read(900, between)
+    assert [told(sqlite_store, seconds) for seconds in (50, 300, 550)] == [
+        ("one", ["anna"]), ("none", []), ("one", ["anna"]),
+    ]  # fmt: skip
+    assert spans(sqlite_store) == []
+
+
 class History:
     """Whoever had a block of ports or an address, as translators and servers tell of it."""
 
@@ -1371,7 +1393,7 @@ class History:
         return {user for begun, ended, user in self.held[address] if begun <= seconds <= ended}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 103, 111])
+@pytest.mark.parametrize("seed", [*in_turns(0, 1, 2, 3), 103, 111])
 def test_no_history_has_who_name_anybody_wrongly(
     sqlite_store: AssignmentStore, tmp_path: Path, seed: int
 ) -> None:

@@ -16,6 +16,9 @@ from urlward.commands.feeds import add_feed_commands
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.store import FeedStore
 
+# `urlward own` has it done by a process (`test_own.py`), and so has `feeds/test_refresh.py`.
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 

@@ -20,6 +20,8 @@ from urlward.config import read_config
 from urlward.gateway.ca import authority
 from urlward.state.folder import KEY_FILE
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as raised:

@@ -30,6 +30,8 @@ from urlward.policy.own import LEARNED, add_own, draft, line_of, own_entries
 from urlward.samples import PROTECTED
 from urlward.state.folder import DAMAGED, StateError, local_key
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 NOW = 1_800_000_000.0
 MATCH = Match("listed.example/secret-page?x=1", "hotline", "H-7", "csam", "7Q4M-2XKD-93FH")
 

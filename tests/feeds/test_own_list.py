@@ -15,6 +15,9 @@ from urlward.feeds.store import FeedStore
 from urlward.policy.own import FILE, NAME, add_own, draft, own_entries
 from urlward.state.folder import local_key
 
+# By a process, as they are, they are compiled in `commands/test_own.py`.
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 LIST = "other.example\n"
 
 

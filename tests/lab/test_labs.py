@@ -73,6 +73,7 @@ def test_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.turn(1, 2)
 def test_two_at_once_a_broken_expectation_and_what_a_report_hides(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
     good.write_text(SHORT)
@@ -146,6 +147,7 @@ def test_a_fleet_in_a_lab_that_is_up_and_then_one_gateway_again(tmp_path: Path) 
     assert left() == before
 
 
+@pytest.mark.turn(0, 2)
 def test_a_lab_that_was_killed_is_not_up(tmp_path: Path) -> None:
     from urlward.lab.isolation import the_running
 

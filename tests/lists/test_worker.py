@@ -68,14 +68,27 @@ def test_a_parent_that_ended_before_it_began_wants_nothing(path: Path) -> None:
 def test_where_there_is_room_for_the_process_alone_it_ends(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(_: threading.Thread) -> None:
+    def no_room(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     processes: list[subprocess.Popen[bytes]] = []
-    monkeypatch.setattr(threading.Thread, "start", no_room)
+    monkeypatch.setattr(worker._thread, "start_new_thread", no_room)
     with pytest.raises(OSError, match="temporarily unavailable"):
         worker.ask(feeds_feed.MODULE, json.loads(request(path)), started=processes.append, computes=True)
     assert processes[0].returncode == -signal.SIGKILL
+
+
+def test_a_watch_that_finds_no_memory_as_it_begins_is_not_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own threads are, for ever: a feed would never be refreshed again, and nobody told."""
+
+    def waited_for(_: threading.Thread) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(threading.Thread, "start", waited_for)
+    said = worker.ask(feeds_feed.MODULE, json.loads(request(path)), computes=True)
+    assert said["state"] == "new"
 
 
 PARENT = """

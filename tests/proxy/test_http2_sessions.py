@@ -159,7 +159,7 @@ async def test_a_reload_takes_back_a_response_for_which_its_client_has_no_window
     await until(lambda: [each for each in rig.addon.live if each._client.waiting == 2])  # type: ignore[attr-defined]
     await rig.relist("http://paged.example/other id=A-2")
     assert rig.addon.guard is not None
-    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    await rig.addon.live.recheck(rig.addon.guard)  # where the addon has not done so by itself meanwhile
     client.h2.increment_flow_control_window(2, 1)
     assert await asked == "reset"
     client.close()

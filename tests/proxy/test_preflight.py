@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+from mitmproxy import certs
 
 from assignments.support import sighting, taken
 from lists.support import artifact, key_file
@@ -37,6 +39,9 @@ SIGNER = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # R
 DAYS = "[records.days]\nblocks = 1\noperations = 1\n"
 
 EXAMPLE = Path(__file__).parents[2] / "lists" / "urlward.example.toml"
+
+_create_ca = cache(certs.create_ca)
+"""A CA for all: each filter that is tried would make one of its own."""
 
 type Check = Callable[..., tuple[int, str, str]]
 type Refused = Callable[..., list[str]]
@@ -390,6 +395,7 @@ def test_all_problems_are_told_in_the_files_order(refused: Refused) -> None:
 @pytest.fixture
 def check(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Check:
     """What `run --check` gives: exit code, output and errors."""
+    monkeypatch.setattr(certs, "create_ca", _create_ca)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 

@@ -1168,7 +1168,7 @@ async def test_a_reload_cuts_what_goes_to_an_address_that_is_listed_now(rig: Rig
     assert [names.address for names in rig.session.live()] == ["127.0.0.1"]
     await rig.relist("127.0.0.1")
     assert rig.addon.guard is not None
-    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    await rig.addon.live.recheck(rig.addon.guard)  # where the addon has not done so by itself meanwhile
     assert await closed(reader)
     writer.close()
     await rig.settled()
@@ -1192,7 +1192,7 @@ async def test_a_reload_cuts_what_is_listed_now(rig: Rig, field: bytes, entry: s
     assert not rig.session.idle()
     await rig.relist(entry)
     assert rig.addon.guard is not None
-    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    await rig.addon.live.recheck(rig.addon.guard)  # where the addon has not done so by itself meanwhile
     assert await closed(reader)
     writer.close()
     await rig.settled()
@@ -1212,7 +1212,7 @@ async def test_a_reload_takes_back_what_the_system_has_yet_to_send(rig: Rig) -> 
     await until(lambda: list(rig.addon.live) and rig.session._client.full)
     await rig.relist("plain.example")
     assert rig.addon.guard is not None
-    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    await rig.addon.live.recheck(rig.addon.guard)  # where the addon has not done so by itself meanwhile
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()

@@ -322,13 +322,14 @@ def _check(columns: Mapping[str, int]) -> None:
 def _ports(row: Sequence[str], of: Mapping[str, int]) -> tuple[int, int]:
     if "ports" in of:
         low, _, high = row[of["ports"]].partition("-")
-        first, last = int(low), int(high or low)
+        high = high or low
     elif "first_port" in of:
-        first = int(row[of["first_port"]])
-        last = int(row[of["last_port"]]) if "last_port" in of else first
+        low = row[of["first_port"]]
+        high = row[of["last_port"]] if "last_port" in of else low
     else:
         return 0, LAST_PORT
-    if not 0 <= first <= last <= LAST_PORT:
+    first, last = int(low), int(high)
+    if "_" in low + high or not 0 <= first <= last <= LAST_PORT:  # 80_90 is 8090 to int()
         raise RowError("no such ports")
     return first, last
 

@@ -29,7 +29,7 @@ from urlward.assignments.interval import (
     SightingSource,
 )
 from urlward.assignments.merging import LATE, Merger
-from urlward.assignments.store import ANEW, AssignmentStore, Gap, ReadingPosition, SourceChanged
+from urlward.assignments.store import ANEW, AssignmentStore, Changes, Gap, ReadingPosition, SourceChanged
 from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
@@ -235,6 +235,8 @@ class FileReader:
         self._span = 0, 0
         """From when to when what is read of it tells, in ms, or 0."""
         self._has_begun = False
+        self._followed_at = 0
+        """When the same log went on by what was read before, in ms, where nothing of this was; else 0."""
         self._asked = self._renewed = 0
         self._started = False
 
@@ -275,6 +277,7 @@ class FileReader:
                             self._take(parsed)
                         self._wait()
                         self._renew()
+                        self._note_behind()
                         self._close_gaps()
                     return self.result
                 # Another reader of the source has ended, or taken over, what this one took for held, and may
@@ -481,7 +484,9 @@ class FileReader:
         if read:
             self._merger.fill(read, self._position.last if self._position is not None else 0)
         else:
-            self._merger.late_until = max(self._merger.late_until, self._following(first))
+            following = self._following(first)
+            self._merger.late_until = max(self._merger.late_until, following)
+            self._followed_at = following if self._position is None else 0
 
     def _lost(self) -> list[Gap]:
         """The span of time of which only the last of each address is in a file of leases, since that was
@@ -586,6 +591,18 @@ class FileReader:
             return 0 if first is None or other._position is not None else _said(first)
         finally:
             other.close()
+
+    def _note_behind(self) -> None:
+        """Note what is not read of a log between this, as this is read to its end, and what followed."""
+        followed_at, self._followed_at = self._followed_at, 0
+        last = self._span[1]
+        if followed_at <= last or self._position is None or self.result.pending:
+            return
+        gap = Gap(self._source.id, self._source.path, last - last % SECOND, followed_at)
+        if self._has_unread(gap):
+            changes = Changes(gaps=[gap], position=self._position, until=self._until(self._asked))
+            self._store.write(self._source, changes, self._asked)
+            self._merger.gaps = [*self._merger.gaps, gap]
 
     def _close_gaps(self) -> None:
         """Note what is not missing any more, as this is read to its end."""

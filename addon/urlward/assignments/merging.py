@@ -484,9 +484,9 @@ class Merger:
             return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         whose = key, subscriber, session
-        if said == _HELD and (over := self._again.get((*whose, start))) is not None:
-            if start - over[0] <= SESSIONS_APART or seen > self.told_until:
-                self._ends[whose] = *over, 0
+        over = self._again.get((*whose, start)) if said == _HELD else None
+        if over is not None and (start - over[0] <= SESSIONS_APART or seen > self.told_until):
+            self._ends[whose] = *over, 0
         begun, ended, before = self._ends.get(whose, (0, 0, 0))
         # Without a name it may be another time by then.
         ended += 1 if session else -before if start != begun else 0

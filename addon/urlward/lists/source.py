@@ -158,9 +158,9 @@ class ErrorBudget:
                 if not 0 <= share <= 1:
                     raise ValueError
                 return cls(None, share)
-            count = int(text)
-            if count < 0:
+            if not text.isdecimal():  # int() also takes 1_0
                 raise ValueError
+            count = int(text)
         except ValueError:
             raise ValueError("a count such as 25, or a share such as 1%") from None
         return cls(count, None)

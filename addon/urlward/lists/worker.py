@@ -7,6 +7,7 @@ standard output, behind JSON arrays that say how far it is, or what there is to 
 None of them ever quotes from a source.
 """
 
+import _thread
 import contextlib
 import errno
 import json
@@ -118,11 +119,13 @@ def ask(
 def _start(watch: Callable[[], None]) -> None:
     """Begin the watch on a process that may hang.
 
+    A `threading.Thread` would be waited for, and for ever where it finds no memory as it begins.
+
     Raises:
         OSError: no thread can be had now, which the process may have been the last to be.
     """
     try:
-        threading.Thread(target=watch, daemon=True).start()
+        _thread.start_new_thread(watch, ())
     except RuntimeError as e:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from e
 
