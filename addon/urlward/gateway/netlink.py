@@ -497,8 +497,8 @@ def addresses() -> Iterator[tuple[int, IPv4Address | IPv6Address]]:
 
 
 def routed_to(index: int, family: int = socket.AF_INET) -> list[IPv4Network | IPv6Network]:
-    """Networks that are routed to an interface, by any table; none to one that is gone by now. The kernel looks
-    for its routes alone: there may be a million.
+    """Networks that are routed to an interface, by any table; none to one that is gone by now. The kernel
+    looks for its routes alone: there may be a million.
 
     Raises:
         OSError: the kernel refuses.
