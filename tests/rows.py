@@ -97,7 +97,7 @@ class _Rows:
         __tracebackhide__ = True
         try:
             yield
-        except (Exception, SystemExit, pytest.fail.Exception) as error:
+        except (Exception, SystemExit, pytest.fail.Exception, pytest.skip.Exception) as error:
             if str(error).startswith("Timeout (>"):  # pytest's own, which comes once
                 raise
             said = pytest.ExceptionInfo.from_exception(error).getrepr(style="short")

@@ -77,6 +77,15 @@ def test_each_row_has_its_own(
     logging.getLogger().warning("text")
 
 
+def test_a_row_that_skips_hides_none_that_failed() -> None:
+    @each_row("number", range(3))
+    def test(number: int) -> None:
+        assert number != 0
+        pytest.skip("nor does it pass")
+
+    assert told(test).startswith("3 of 3 rows:")
+
+
 def test_a_table_without_rows_is_none() -> None:
     with pytest.raises(AssertionError, match="no rows"):
         each_row("number", [])

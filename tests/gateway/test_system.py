@@ -236,6 +236,13 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
         assert not come_in_elsewhere(["lan1"], [clients["203.0.113.0/24"]]), "one interface for all"
         assert not come_in_elsewhere(["wg0"], [clients["203.0.113.0/24"]]), "which is not there yet"
         assert not come_in_elsewhere(["ppp*"], [clients["203.0.113.0/24"]])
+        for n, line in enumerate(("203.0.113.128/25 via 192.0.2.2", "203.0.113.0/24 dev lan0 table 9")):
+            subprocess.run(["ip", "route", "add", *line.split()], check=True)
+            assert not come_in_elsewhere(["lan0"], [clients["203.0.113.0/24"]]), f"some of it does: {n}"
+            subprocess.run(["ip", "route", "del", *line.split()], check=True)
+        assert come_in_elsewhere(["lan0"], [ip_network("2001:db8:9::/48")])
+        subprocess.run(["ip", "-6", "route", "add", "2001:db8:9:1::/64", "via", "2001:db8::2"], check=True)
+        assert not come_in_elsewhere(["lan0"], [ip_network("2001:db8:9::/48")])
         subprocess.run(["ip", "route", "replace", "blackhole", "default"], check=True)
         assert ways_out() == {6: "lan2"}
         assert not come_in_elsewhere(["lan0"], [clients["203.0.113.0/24"]]), "no telling without a route"

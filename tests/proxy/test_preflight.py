@@ -444,7 +444,7 @@ class TestCheckAlone:
             ('[files]\npictures = "alert"\naction = "alert"\nlearn_days = 1', "4: files.learn_days"),
             ("[files]\nvideo = false", "2: files.video"),
             ("[files]\nclassifier_threshold = 1", "2: files.classifier_threshold"),
-            ('protected = ["list.txt"]', "1: protected"),
+            ('protected = ["list.txt"]', None),  # `own add` and `[files]` heed it
             ("[pages.home]", "1: pages.home"),
             (f'{FEED}stale_after = "1h"', "4: feed.0.stale_after"),
             (f'trust = ["{SIGNER}"]\n{FEED}', "1: trust"),

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple, Self
 
 from urlward.gateway.table import TABLE, NftError
@@ -496,22 +496,24 @@ def addresses() -> Iterator[tuple[int, IPv4Address | IPv6Address]]:
             yield struct.unpack_from("=I", answer, 4)[0], _ADDRESSES[answer[0]](packed)
 
 
-def is_routed_to(index: int) -> bool:
-    """Whether IPv4 is routed to an interface; not to one that is gone by now. The kernel looks for its routes
-    alone: there may be a million.
+def routed_to(index: int, family: int = socket.AF_INET) -> list[IPv4Network | IPv6Network]:
+    """Networks that are routed to an interface, by any table; none to one that is gone by now. The kernel
+    looks for its routes alone: there may be a million.
 
     Raises:
         OSError: the kernel refuses.
     """
-    head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, _UNICAST, 0)
+    head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, _UNICAST, 0)
     with RouteNetlink() as netlink:
         netlink.heed_all()
         try:
-            return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
+            found = netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index)))
         except OSError as e:
             if e.errno != errno.ENODEV:
                 raise
-            return False
+            return []
+    none = bytes(4 if family == socket.AF_INET else 16)
+    return [ip_network((dict(attributes(one[12:])).get(_ROUTE_TO, none), one[1])) for one in found]
 
 
 def routed_by(address: IPv4Address | IPv6Address) -> int:

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.netlink import Link, addresses, is_routed_to, links, routed_by
+from urlward.gateway.netlink import Link, addresses, links, routed_by, routed_to
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -132,7 +132,7 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
     return sorted(
         link.name
         for index, link in present.items()
-        if index not in addressed and _is_wanted(link, wanted) and is_routed_to(index)
+        if index not in addressed and _is_wanted(link, wanted) and routed_to(index)
     )
 
 
@@ -233,19 +233,20 @@ def is_beyond(names: Iterable[str], address: IPv4Address | IPv6Address) -> bool:
 
 
 def come_in_elsewhere(names: Iterable[str], networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Whether none of these networks has an address of one of these interfaces, and the routes to all lead to
-    others: what comes from there is not met. Of interfaces that come and go (``*``) that is not known."""
+    """Whether no part of these networks is routed to one of these interfaces, but all to others: what comes
+    from there is not met. Of interfaces that come and go (``*``) that is not known."""
     wanted, clients = tuple(names), tuple(networks)
     if not clients or any(name.endswith("*") for name in wanted):
         return False
     with suppress(OSError):
         present = links()
-        own = {one for index, one in addresses() if index in present and _is_wanted(present[index], wanted)}
-        ways = [present.get(routed_by(one[min(2, one.num_addresses - 1)])) for one in clients]
+        here = [index for index, link in present.items() if _is_wanted(link, wanted)]
+        families = {socket.AF_INET if one.version == 4 else socket.AF_INET6 for one in clients}
+        ways = [one for index in here for family in families for one in routed_to(index, family)]
         return (
-            bool(own)
-            and not any(address in one for address in own for one in clients)
-            and all(way is not None and not _is_wanted(way, wanted) for way in ways)
+            bool(ways)  # or the interfaces are not up yet
+            and not any(way.overlaps(one) for way in ways for one in clients)
+            and all(routed_by(one[min(2, one.num_addresses - 1)]) for one in clients)
         )
     return False
 

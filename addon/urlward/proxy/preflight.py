@@ -223,7 +223,6 @@ class Preflight:
         # What is needed, the table, and its keys that say nothing without.
         for needed, words, place, keys in (
             (self._settings.lists, "list; of feeds there is feed.trust", "", "trust"),
-            (config.feed, "a [[feed]], for which alone it is", "", "protected"),
             (
                 config.gateway.interfaces,
                 rules,
