@@ -251,7 +251,11 @@ def compiles_here() -> Iterator[None]:
     from urlward.feeds import refresh as feed_refresh
 
     def ask(
-        module: str, request: dict[str, Any], meanwhile: Callable[..., None], *_: object, **__: object
+        module: str,
+        request: dict[str, Any],
+        meanwhile: Callable[..., None] = lambda *_: None,
+        *_: object,
+        **__: object,
     ) -> dict[str, Any]:
         assert module == feeds_feed.MODULE
         with patch.object(feed_refresh, "say", meanwhile):
@@ -306,8 +310,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         its_turn = not seed or not mark or int(seed) % mark.args[1] == mark.args[0]
         return not its_turn or (beside and item.get_closest_marker("ours") is not None)
 
-    config.hook.pytest_deselected(items=[item for item in items if waits(item)])
-    items[:] = [item for item in items if not waits(item)]
+    waiting = {item for item in items if waits(item)}
+    config.hook.pytest_deselected(items=[*waiting])
+    items[:] = [item for item in items if item not in waiting]
 
 
 def in_turns(*rows: object, of: int = 2) -> list[Any]:

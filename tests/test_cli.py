@@ -39,7 +39,9 @@ type Urlward = Callable[..., Done]
 
 
 @pytest.fixture
-def urlward(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Urlward:
+def urlward(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, compiles_here: None
+) -> Urlward:
     """Runs a command line in this process; `stdin` is what it reads."""
 
     def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
@@ -277,7 +279,6 @@ class TestCompile:
         assert urlward("check", "--list", strange, "a.example").code == 1
 
 
-@pytest.mark.usefixtures("compiles_here")
 class TestCheck:
     def test_words(self, urlward: Urlward, source: Path) -> None:
         done = urlward(

@@ -484,7 +484,7 @@ def test_the_history_is_plotted(page: Any, site: Site):
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", in_turns(*WIDTHS))
 def test_times_of_a_plot_do_not_touch(chromium: Any, session: Any, site: Site, width: int):
     context = chromium.new_context(storage_state=session, viewport={"width": width, "height": 800})
     context.add_init_script("""window.drawn = []; const draw = CanvasRenderingContext2D.prototype.fillText;
@@ -505,7 +505,7 @@ def test_times_of_a_plot_do_not_touch(chromium: Any, session: Any, site: Site, w
     context.close()
 
 
-@pytest.mark.parametrize("path", ["/", "/history", "/lists", "/events", "/alarms"])
+@pytest.mark.parametrize("path", in_turns("/", "/history", "/lists", "/events", "/alarms"))
 def test_narrow_tables_are_tables_still(page: Any, site: Site, sources: MadeUp, path: str):
     """Rows that are shown as lists, or as grids, keep their roles."""
     sources.alarm = "stale"
@@ -582,7 +582,7 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("tag", ["en", "es", "fil"])
+@pytest.mark.parametrize("tag", in_turns("en", "es", "fil", of=3))
 def test_an_address_stands_in_one_line_whatever_else_there_is(
     page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, tag: str
 ):
@@ -643,7 +643,7 @@ def test_no_word_is_broken_beside_a_long_value(chromium: Any, sources: MadeUp, t
         context.close()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", in_turns(*WIDTHS))
 def test_long_values_fit_the_screen(
     page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, width: int
 ):

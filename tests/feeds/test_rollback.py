@@ -258,7 +258,7 @@ def test_a_list_that_is_paused_and_lost_is_the_last_that_is_kept(tmp_path: Path,
     assert entries(made) == 11
 
 
-def test_an_attempt_tells_and_keeps_nothing(tmp_path: Path, site: Server) -> None:
+def test_an_attempt_tells_and_keeps_nothing(tmp_path: Path, site: Server, compiles_here: None) -> None:
     made = three(tmp_path, site)
     site.put("feed", hosts(*range(13)) + "nothing at all?\n")
     before = made.facts

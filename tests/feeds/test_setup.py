@@ -16,6 +16,8 @@ from urlward.state import path_watch
 from urlward.state.folder import local_key
 from urlward.state.keys import read_key
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 FEED = '[[feed]]\nname = "body"\nurl = "http://127.0.0.1:1/list"\n'
 
 

@@ -323,7 +323,7 @@ def test_a_delta_of_signed_artifacts(tmp_path: Path, site: Server) -> None:
     assert made.store.path.read_bytes() == second
 
 
-def test_an_attempt_keeps_no_rotation_statement(tmp_path: Path, site: Server) -> None:
+def test_an_attempt_keeps_no_rotation_statement(tmp_path: Path, site: Server, compiles_here: None) -> None:
     made = trusting(tmp_path, site)
     site.put("feed", issue(1, *range(20), signer=NEXT))
     site.put("feed.rotation", make_rotation(SIGNER, NEXT.public, start=0, last_serial=1).text())

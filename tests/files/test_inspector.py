@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import itertools
 import json
 import mmap
 import os
@@ -18,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -45,13 +47,14 @@ def pdq(image: Image.Image) -> str:
     return digests_of(np.asarray(image))[0][:DIGEST].hex()
 
 
-def listed(
-    folder: Path, *images: Image.Image, name: str = "pictures", serial: int = 1, more: str = ""
-) -> LoadedList:
-    """A list of pictures, with its artifact in a folder as a run folder has it."""
+_numbers = itertools.count()
+
+
+def listed(folder: Path, *images: Image.Image, name: str = "pictures", serial: int = 1) -> LoadedList:
+    """A list of pictures like no other, with its artifact in a folder as a run folder has it."""
     source = folder / f"{name}.txt"
     lines = [f"pdq:{pdq(image)}  id=p{n}" for n, image in enumerate(images)]
-    source.write_text("\n".join([*lines, "http://listed.example/"]) + "\n")
+    source.write_text("\n".join([*lines, f"http://listed{next(_numbers)}.example/"]) + "\n")
     data, _ = compile_sources([source], KEY, name=name, now=float(serial))
     (folder / f"{name}.ward").write_bytes(data)
     return load(data, KEY)
@@ -153,6 +156,31 @@ async def working(
     finally:
         task.cancel()
         made.inspector.close()
+
+
+class Serving(NamedTuple):
+    """An inspector that serves, and the folder that it serves."""
+
+    folder: Path
+    process: "subprocess.Popen[str]"
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One for all tests that leave it as it was; what it says is read by `comparing` alone."""
+    folder = tmp_path_factory.mktemp("serving")
+    with inspecting(folder) as process:
+        yield Serving(folder, process)
+
+
+@asynccontextmanager
+async def comparing(serving: Serving, *images: Image.Image) -> AsyncIterator[Worker]:
+    """A worker with a list of such pictures, which the inspector compares."""
+    loaded = listed(serving.folder, *images)
+    async with working(serving.folder, lambda: [loaded]) as worker:
+        line = await said(serving.process, "")
+        assert f"pictures are compared with {len(images)} digest" in line
+        yield worker
 
 
 async def test_a_picture_that_is_changed_is_found_in_the_list_that_has_it(tmp_path: Path) -> None:
@@ -279,16 +307,14 @@ async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def offering(
-    folder: Path, loaded: LoadedList, kind: str
+    serving: Serving, listed: Image.Image, kind: str
 ) -> AsyncIterator[tuple[Worker, BodyCopy, list[PictureFound | None]]]:
     """A worker that compares with one digest, a copy that it is offered, and what is heard of that."""
-    with inspecting(folder) as process:
-        async with working(folder, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            heard: list[PictureFound | None] = []
-            copy = worker.inspector.offer(kind, None, heard.append)
-            assert copy is not None
-            yield worker, copy, heard
+    async with comparing(serving, listed) as worker:
+        heard: list[PictureFound | None] = []
+        copy = worker.inspector.offer(kind, None, heard.append)
+        assert copy is not None
+        yield worker, copy, heard
 
 
 @pytest.mark.parametrize(
@@ -301,13 +327,12 @@ async def offering(
     ),
 )
 async def test_a_video_that_has_no_end_is_found_as_it_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]
 ) -> None:
     monkeypatch.setattr(inspection, "PIECE", 40_000)
-    loaded = listed(tmp_path, picture(7, (320, 240)))
     data = video([picture(n, (320, 240)) for n in range(9)], muxer, codec, options=options)
     pieces = bool(options) or muxer == "mpegts"
-    async with offering(tmp_path, loaded, "video") as (worker, copy, heard):
+    async with offering(serving, picture(7, (320, 240)), "video") as (worker, copy, heard):
         for at in range(0, len(data), 8_192):
             copy.write(data[at : at + 8_192])
         if pieces:  # before it has ended
@@ -322,12 +347,9 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with libavif")
-async def test_a_picture_in_the_format_of_a_video_is_found(tmp_path: Path) -> None:
-    loaded = listed(tmp_path, picture(7))
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            found = await worker.look(written(picture(7), "AVIF"), "video", place="a place")
+async def test_a_picture_in_the_format_of_a_video_is_found(serving: Serving) -> None:
+    async with comparing(serving, picture(7)) as worker:
+        found = await worker.look(written(picture(7), "AVIF"), "video", place="a place")
     assert [each.list for each in found] == ["pictures"]
 
 
@@ -344,12 +366,11 @@ def in_front(data: bytes, folder: Path) -> bytes:
 
 
 async def test_a_video_in_one_piece_is_found_before_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspection, "UNENDED", 0.5)
-    loaded = listed(tmp_path, picture(7, (320, 240)))
     data = in_front(video([picture(7, (320, 240)), picture(8, (320, 240))]), tmp_path)
-    async with offering(tmp_path, loaded, "video") as (_, copy, heard):
+    async with offering(serving, picture(7, (320, 240)), "video") as (_, copy, heard):
         copy.write(data[: len(data) * 3 // 4])
         await until(lambda: heard)
         assert {each.list for each in heard if each} == {"pictures"}
@@ -358,14 +379,13 @@ async def test_a_video_in_one_piece_is_found_before_its_end(
 
 @pytest.mark.parametrize("name", in_turns("JPEG", "PNG", "GIF", of=3))
 async def test_a_picture_whose_end_does_not_come_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A browser shows what has come of it; more may come then, which is looked at as well, and only then."""
     monkeypatch.setattr(inspection, "UNENDED", 0.5)
-    loaded = listed(tmp_path, picture(7))
     data = written(picture(7), name)
     first, more = data[: len(data) // 8], data[len(data) // 8 : -1]
-    async with offering(tmp_path, loaded, "image") as (worker, copy, heard):
+    async with offering(serving, picture(7), "image") as (worker, copy, heard):
         copy.write(first)
         await until(lambda: worker.counted.total() == 1)
         assert not heard
@@ -392,14 +412,13 @@ async def test_a_picture_whose_end_does_not_come_is_found(
     ),
 )
 async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]
 ) -> None:
     """The stream has not gone on when it is found."""
     monkeypatch.setattr(inspection, "SOON", 0.0)
     monkeypatch.setattr(inspection, "LATER", 0.0)
-    loaded = listed(tmp_path, picture(2, (320, 240)))
     data = video([picture(n, (320, 240)) for n in (1, 2, 3)], muxer, codec, options=options)
-    async with offering(tmp_path, loaded, "video") as (_, copy, heard):
+    async with offering(serving, picture(2, (320, 240)), "video") as (_, copy, heard):
         end = data.rindex(b"moof") if muxer == "mp4" else len(data) * 8 // 10
         for at in range(0, end, 2_000):
             copy.write(data[at : min(at + 2_000, end)])
@@ -417,26 +436,23 @@ async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
     ],
 )
 async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
-    tmp_path: Path, muxer: str, codec: str, options: dict[str, str], unit: bytes, head: int
+    serving: Serving, muxer: str, codec: str, options: dict[str, str], unit: bytes, head: int
 ) -> None:
-    loaded = listed(tmp_path, picture(2, (320, 240)))
     shown = [picture(n, (320, 240)) for n in range(3)]
     data = video(shown, muxer, codec, options=options)
     places = [at - head for at in range(len(data)) if data.startswith(unit, at)]
     segments = [data[at:to] for at, to in zip(places, [*places[1:], len(data)], strict=True)]
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            assert await worker.look(data[: places[0]], "video", place="a") == []
-            assert worker.counted == {}
-            assert await worker.look(segments[2], "video", place="b") == []
-            assert worker.counted == {"failed": 1}
-            assert await worker.look(segments[2], "video", place="a")
-            assert await worker.look(segments[0], "video", place="a") == []
-            # One that is no beginning, but as large as a video, is not kept.
-            huge = data[: places[0]] + (100_000).to_bytes(4) + b"free" + bytes(99_992)
-            assert await worker.look(huge, "video", place="c") == []
-            assert await worker.look(segments[2], "video", place="c") == []
+    async with comparing(serving, picture(2, (320, 240))) as worker:
+        assert await worker.look(data[: places[0]], "video", place=muxer + "a") == []
+        assert worker.counted == {}
+        assert await worker.look(segments[2], "video", place=muxer + "b") == []
+        assert worker.counted == {"failed": 1}
+        assert await worker.look(segments[2], "video", place=muxer + "a")
+        assert await worker.look(segments[0], "video", place=muxer + "a") == []
+        # One that is no beginning, but as large as a video, is not kept.
+        huge = data[: places[0]] + (100_000).to_bytes(4) + b"free" + bytes(99_992)
+        assert await worker.look(huge, "video", place=muxer + "c") == []
+        assert await worker.look(segments[2], "video", place=muxer + "c") == []
 
 
 def test_a_beginning_is_remembered_while_something_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,37 +552,35 @@ async def test_what_there_is_no_room_for_is_passed_over_at_once(tmp_path: Path) 
     assert worker.counted.total() == 8
 
 
-async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path) -> None:
-    with inspecting(tmp_path):
-        async with working(tmp_path, most=1, max_size=1 << 20) as worker:
-            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
-            for copy in copies:
-                assert copy is not None
-                copy.write(b"\xff\xd8\xff" + bytes(900_000))
-            assert worker.counted == {"dropped": 8 - 3}
-            for copy in copies:
-                assert copy is not None
-                copy.drop()
-            assert worker.inspector.reserve(3 << 20)
+async def test_copies_take_no_more_memory_than_there_is_room_for(serving: Serving) -> None:
+    async with working(serving.folder, most=1, max_size=1 << 20) as worker:
+        copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+        for copy in copies:
+            assert copy is not None
+            copy.write(b"\xff\xd8\xff" + bytes(900_000))
+        assert worker.counted == {"dropped": 8 - 3}
+        for copy in copies:
+            assert copy is not None
+            copy.drop()
+        assert worker.inspector.reserve(3 << 20)
 
 
-async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_copies_leave_files_to_connections(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "FILES_SHARE", -(-resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
-    with inspecting(tmp_path):
-        async with working(tmp_path) as worker:
-            # Small ones, whose content is yet to come: a client may have a hundred on a connection.
-            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
-            for copy in copies:
-                assert copy is not None
-                copy.write(b"\xff\xd8\xff" + bytes(500))
-            assert worker.counted == {"dropped": 8 - 3}
-            for copy in copies:
-                assert copy is not None
-                copy.drop()
-            worker.counted.clear()
-            for _ in range(8):
-                await worker.look(written(picture(1)))
-            assert worker.counted == {"done": 8}, "one after another there is room"
+    async with working(serving.folder) as worker:
+        # Small ones, whose content is yet to come: a client may have a hundred on a connection.
+        copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+        for copy in copies:
+            assert copy is not None
+            copy.write(b"\xff\xd8\xff" + bytes(500))
+        assert worker.counted == {"dropped": 8 - 3}
+        for copy in copies:
+            assert copy is not None
+            copy.drop()
+        worker.counted.clear()
+        for _ in range(8):
+            await worker.look(written(picture(1)))
+        assert worker.counted == {"done": 8}, "one after another there is room"
 
 
 class _Passes:
@@ -622,23 +636,24 @@ def box(kind: bytes, content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4) + kind + content
 
 
-async def test_what_pieces_of_a_video_begin_with_takes_room_for_as_long_as_it_is_kept(tmp_path: Path) -> None:
+async def test_what_pieces_of_a_video_begin_with_takes_room_for_as_long_as_it_is_kept(
+    serving: Serving,
+) -> None:
     beginning = box(b"ftyp", b"isom" * 3) + box(b"moov", bytes(900_000))
     piece = box(b"moof", bytes(100)) + box(b"mdat", bytes(1_000))
-    with inspecting(tmp_path):
-        async with working(tmp_path, most=1, max_size=1 << 20) as worker:
-            copies = [worker.inspector.offer("video", None, lambda _: None) for _ in range(6)]
-            for number, copy in enumerate(copies):
-                assert copy is not None
-                copy.write(beginning + piece)
-                # The piece is answered, no more comes, and the body goes on.
-                await until(lambda number=number: worker.counted.total() > number)  # type: ignore[misc]
-            assert worker.counted == {"failed": 2, "dropped": 4}
-            assert not worker.inspector.reserve(2 << 20)
-            for copy in copies:
-                assert copy is not None
-                copy.drop()
-            assert worker.inspector.reserve(3 << 20)
+    async with working(serving.folder, most=1, max_size=1 << 20) as worker:
+        copies = [worker.inspector.offer("video", None, lambda _: None) for _ in range(6)]
+        for number, copy in enumerate(copies):
+            assert copy is not None
+            copy.write(beginning + piece)
+            # The piece is answered, no more comes, and the body goes on.
+            await until(lambda number=number: worker.counted.total() > number)  # type: ignore[misc]
+        assert worker.counted == {"failed": 2, "dropped": 4}
+        assert not worker.inspector.reserve(2 << 20)
+        for copy in copies:
+            assert copy is not None
+            copy.drop()
+        assert worker.inspector.reserve(3 << 20)
 
 
 @contextmanager
@@ -748,29 +763,25 @@ async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
     [b"", b"\xff", b"no picture at all" * 100, b"\xff\xd8\xff" + bytes(2 << 20)],
     ids=["empty", "a byte", "no picture", "too large"],
 )
-async def test_what_is_no_picture_or_too_large_is_over_at_its_end(tmp_path: Path, data: bytes) -> None:
-    with inspecting(tmp_path):
-        async with working(tmp_path, max_size=1 << 20) as worker:
-            assert await worker.look(data) == []
+async def test_what_is_no_picture_or_too_large_is_over_at_its_end(serving: Serving, data: bytes) -> None:
+    async with working(serving.folder, max_size=1 << 20) as worker:
+        assert await worker.look(data) == []
     assert worker.counted == {"failed": 1}
 
 
-async def test_after_a_drop_nothing_is_said(tmp_path: Path) -> None:
-    loaded = listed(tmp_path, picture(1))
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            heard: list[PictureFound | None] = []
-            for ends in (False, True):
-                copy = worker.inspector.offer("image", None, heard.append)
-                assert copy is not None
-                copy.write(written(picture(1)))
-                if ends:
-                    copy.end()
-                copy.drop()
-                copy.write(b"more")
+async def test_after_a_drop_nothing_is_said(serving: Serving) -> None:
+    async with comparing(serving, picture(1)) as worker:
+        heard: list[PictureFound | None] = []
+        for ends in (False, True):
+            copy = worker.inspector.offer("image", None, heard.append)
+            assert copy is not None
+            copy.write(written(picture(1)))
+            if ends:
                 copy.end()
-            assert await worker.look(written(picture(1)))
+            copy.drop()
+            copy.write(b"more")
+            copy.end()
+        assert await worker.look(written(picture(1)))
     assert heard == []
     assert worker.counted == {"done": 2}
 
@@ -835,7 +846,7 @@ async def test_a_classifier_that_its_package_does_not_have_is_said(tmp_path: Pat
         await said(process, "files.classifier: other:score: there is no such function")
 
 
-@pytest.mark.parametrize("missing", ["numpy", "faiss", "threatexchange", "pdqhash", "av"])
+@pytest.mark.parametrize("missing", in_turns("numpy", "pdqhash", "faiss", "av", "threatexchange"))
 async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('not there', name='{missing}')")
     loaded = listed(tmp_path, picture(1))

@@ -685,7 +685,9 @@ async def test_a_record_counts_under_its_own_name_alone(
             assert list(node.holds()) == ["R1"]
 
 
-async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, server: Server) -> None:
+async def test_a_rollback_and_an_acceptance_are_of_all_nodes(
+    tmp_path: Path, server: Server, compiles_here: None
+) -> None:
     table = FeedTable(name="one", path=str(tmp_path / "list.ward"), max_shrink=1.0, min_entries=1)
     config = Config(feed=(table,), key=str(key_file(tmp_path / "lists.key")))
     nodes = [Node(tmp_path, server.url, name, config) for name in ("a", "b")]
@@ -731,7 +733,9 @@ async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, ser
         assert stores[0].facts().accepted is not None
 
 
-async def test_an_acceptance_that_is_used_up_at_once_is_of_all_nodes(tmp_path: Path, server: Server) -> None:
+async def test_an_acceptance_that_is_used_up_at_once_is_of_all_nodes(
+    tmp_path: Path, server: Server, compiles_here: None
+) -> None:
     """As that of a small list is, before anybody has looked."""
     (tmp_path / "list.txt").write_text("".join(f"h{n}.example\n" for n in range(100)))
     table = FeedTable(name="one", path=str(tmp_path / "list.txt"), max_shrink=0.5)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import in_turns
 from feeds.feed_support import Feed, Server, feed, hosts
 from feeds.test_take import issue
 from lists.support import SECRET
@@ -109,7 +110,7 @@ def artifacts(tmp_path: Path, site: Server, body: Body) -> Feed:
     return made
 
 
-@pytest.mark.parametrize("delta", [True, False], ids=["by delta", "whole"])
+@pytest.mark.parametrize("delta", in_turns(True, False))
 def test_at_each_step(delta: bool, artifacts: Feed, body: Body) -> None:
     artifacts.table = artifacts.table.model_copy(update={"delta": delta})
     seen = set()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -43,8 +43,8 @@ SMALL = KNOWN[:300]
 ZERO = b"\0" * (14 << 20)  # as gzip, less than what waits at most
 FILES = {"/known": KNOWN, "/other": OTHER, "/small": SMALL, "/zero": ZERO}
 PACKED: Mapping[str, Callable[[bytes], bytes]] = {
-    "gzip": partial(gzip.compress, mtime=0),
-    "br": partial(brotli.compress, quality=1),
+    "gzip": lru_cache(partial(gzip.compress, mtime=0)),
+    "br": lru_cache(partial(brotli.compress, quality=1)),
 }
 LISTED = [
     "http://paged.example/listed",
@@ -306,7 +306,7 @@ async def test_a_body_that_grows_is_looked_at_in_turns(
     await rig.settled()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", in_turns(*WAYS))
 async def test_what_takes_long_is_undone_in_a_thread(
     rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

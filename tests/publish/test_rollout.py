@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lists.support import artifact, key_file
 from publish.publish_support import (
     BODY,
     KEY,
@@ -462,6 +463,21 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
         lists.release("phish")
     assert lists.publish("phish", LISTS[3])
     assert content(place) == content_of(LISTS[3])
+
+
+def test_nobody_goes_back_to_a_list_that_nodes_have_no_key_for(tmp_path: Path) -> None:
+    place, config = Folder(tmp_path / "www"), configured(tmp_path)
+    other = b"another list key, of 32 bytes..."
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    key_file(tmp_path / "lists.key", other)
+    lists.publish("phish", artifact(["h9.example"], other, "phish", serial=2))
+    with pytest.raises(UrlwardError, match="phish: serial 1 is under a list key that nodes no longer have"):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    # Where it was changed by mistake, the way back is there once the key is.
+    key_file(tmp_path / "lists.key")
+    assert lists.roll_back("phish", why="wrong", who="Ann").serial == 3
+    assert content(place) == content_of(LISTS[0])
 
 
 def test_two_who_go_back_in_the_same_moment(tmp_path: Path) -> None:

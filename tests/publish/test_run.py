@@ -33,6 +33,8 @@ from urlward.publish.place import Folder
 from urlward.publish.rollout import HeldRollout, Rollout, read_rollouts
 from urlward.publish.run import Publisher
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 
 @pytest.fixture
 def config(tmp_path: Path, site: Server) -> Path:
@@ -235,7 +237,7 @@ def test_a_damaged_version_is_issued_anew_or_in_no_other_lists_way(
 
 
 async def test_a_canary_decides_over_its_metrics(
-    config: Path, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch, compiles_here: None
+    config: Path, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish_run, "LOOK_CANARIES", 0.2)
     monkeypatch.setattr(publish_run, "LOOK", 0.1)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+pytestmark = pytest.mark.usefixtures("compiles_here")
 
 ROOT = Path(__file__).parents[2]
 LINES = [
@@ -143,6 +145,24 @@ def wait_for_workers(address: str, count: int) -> None:
         client.wait_for_workers(count, timeout=max(deadline - time.monotonic(), 1))
 
 
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit, match="2"):
+        main(["lab", "replay", *arguments])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.ours
+def test_nothing_waits_for_a_cluster_without_workers(
+    scheduler: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The scheduler's first test: those below give it workers."""
+    log = tmp_path / "a.log"
+    log.write_bytes(TEXT)
+    assert "the cluster has no worker" in refused(capsys, "--cluster", scheduler[0], str(log))
+
+
 def figures(output: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(output)
     for name in ("made", "seconds", "took", "lists"):  # a serial is the second that a list was compiled in
@@ -178,19 +198,18 @@ def test_the_report_is_the_same(
 
 @pytest.mark.ours
 def test_a_worker_that_is_killed_changes_nothing(
+    two: str,
     scheduler: tuple[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    address, folder = scheduler
+    _, folder = scheduler
     monkeypatch.setattr(cluster, "PIECE", 20_000)
     (tmp_path / "a.log").write_bytes(TEXT)
     here = replayed(capsys, str(tmp_path / "a.log"))
-    with ExitStack() as stack:
-        victim = stack.enter_context(worker(address, folder, "victim"))
-        stack.enter_context(worker(address, folder, "heir"))
-        wait_for_workers(address, 2)
+    with worker(two, folder, "victim") as victim:
+        wait_for_workers(two, 3)
         killed = []
 
         def progress(text: str, _: float) -> None:
@@ -200,7 +219,7 @@ def test_a_worker_that_is_killed_changes_nothing(
 
         keeper = Keeper([samples.SAMPLE], find_key(None, [samples.SAMPLE]))
         keeper.load()
-        with cluster.connected(address) as client:
+        with cluster.connected(two) as client:
             done = cluster.replay_on(
                 client, open_logs([tmp_path / "a.log"]), keeper.matcher.lists, progress=progress
             )
@@ -208,14 +227,6 @@ def test_a_worker_that_is_killed_changes_nothing(
         assert (done.tally.requests, done.tally.blocked) == (here["requests"], here["blocked"])
         assert done.logs[0].lines == len(LINES)
         assert done.tally.hosts.count == here["hosts"]["seen"]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit, match="2"):
-        main(["lab", "replay", *arguments])
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "Traceback" not in said
-    return said
 
 
 @pytest.mark.ours
@@ -312,17 +323,3 @@ def test_threads_of_a_worker_load_lists_together(monkeypatch: pytest.MonkeyPatch
     assert (len(loads), len(found)) == (1, 1)
     cluster.forget("one")
     assert cluster._loaded == {}
-
-
-@pytest.mark.ours
-def test_nothing_waits_for_a_cluster_without_workers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder, port = tmp_path_factory.mktemp("lone"), free_port()
-    log = tmp_path / "a.log"
-    log.write_bytes(TEXT)
-    command = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    with process(*command, folder=folder):
-        assert "the cluster has no worker" in refused(
-            capsys, "--cluster", f"tcp://127.0.0.1:{port}", str(log)
-        )

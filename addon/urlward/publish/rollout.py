@@ -451,7 +451,11 @@ class Lists:
             if not found:
                 kept = ", ".join(str(version.serial) for version in rollout.versions) or "none"
                 raise UrlwardError(f"{name}: no such version is kept; there are: {kept}")
-            version = self._issue_again(rollout, found[-1].serial)
+            wanted = found[-1].serial
+            opened = self._is_kept(name, rollout.canary) and self._opens(name, rollout.canary)
+            if opened and not self._opens(name, wanted):
+                raise UrlwardError(f"{name}: serial {wanted} is under a list key that nodes no longer have")
+            version = self._issue_again(rollout, wanted)
             for each in rollout.versions:
                 if each.content in (newest, version.content):
                     each.taken_back = each.content != version.content
@@ -660,6 +664,10 @@ class Lists:
         except ArtifactError as e:
             raise ArtifactError(f"{self._place}: {path} is damaged: {e}") from e
         return found.data
+
+    def _opens(self, name: str, serial: int) -> bool:
+        """Whether a version that is kept is under a key of the configuration."""
+        return self._key(parse(self._version(name, serial)).header.key_id) is not None
 
     def _is_kept(self, name: str, serial: int) -> bool:
         """Whether a version is there, as it was written."""
