@@ -394,6 +394,15 @@ def test_connections_that_are_tracked_otherwise_or_not_at_all(
     assert [line.partition(":")[0] for line in lines] == ["table inet fw, chain in"] * named
 
 
+@pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables here")
+def test_another_socket_of_iptables() -> None:
+    rule = "-t mangle -A PREROUTING -i lan0 -p tcp --dport 80 -j TPROXY --on-port 3129"
+    (line,) = said(OWN, ("iptables-nft", *rule.split()))
+    assert line.startswith(
+        "table ip mangle, chain PREROUTING: leads clients' connections to another's socket"
+    )
+
+
 @pytest.mark.skipif(shutil.which("ip6tables-nft") is None, reason="needs iptables")
 def test_segments_that_iptables_clamps() -> None:
     clamp = "-t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss"
