@@ -21,7 +21,9 @@ def tries_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def saved(page: Any, site: Site) -> None:  # noqa: F811
     page.wait_for_url(f"{site.origin}/configuration?done=saved")
-    assert page.get_by_role("status").inner_text() == "Saved. The filter takes it into use now."
+    done, state = page.get_by_role("status").all_inner_texts()
+    assert done == "Saved. The filter takes it into use now."
+    assert "in force" in state, "is told when it changes, and has not to be looked for"
 
 
 def test_a_feed_is_tried_added_and_changed(page: Any, site: Site, sources: MadeUp) -> None:  # noqa: F811
