@@ -523,6 +523,50 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
             ],
             [("anna", 0, 100, "TOLD"), ("berta", 110, 120, "TOLD")],
         ),
+        # By a server that does not say how late: a beginning behind its own end, and an end.
+        (
+            [
+                record("Start", 0),
+                record("Stop", 3),
+                record("Start", 4, user="berta", session="s2"),
+                record("Start", 5),
+            ],
+            [("anna", 0, 3, "TOLD"), ("berta", 4, None, "NONE")],
+        ),
+        # Names are given again.
+        (
+            [record("Start", 0), record("Accounting-On", 30, user=""), record("Start", 40)],
+            [("anna", 0, 30, "TOLD"), ("anna", 40, None, "NONE")],
+        ),
+        # It was another by the same name, after all.
+        (
+            [
+                record("Start", 0),
+                record("Stop", 3),
+                record("Start", 5),
+                record(UPDATE, 65, Acct_Session_Time="60"),
+            ],
+            [("anna", 0, 3, "TOLD"), ("anna", 5, None, "NONE")],
+        ),
+        (
+            [
+                record("Start", 0),
+                record("Stop", 100, Acct_Session_Time="100"),
+                record("Stop", 110, Acct_Session_Time="100"),
+            ],
+            [("anna", 0, 100, "TOLD")],
+        ),
+        # An update, of what the session had before it had another address.
+        (
+            [
+                record("Start", 0),
+                record(UPDATE, 300, Acct_Session_Time="300"),
+                record(UPDATE, 500, Acct_Session_Time="500", Framed_IP_Address=B),
+                record("Start", 505, user="berta", session="s2"),
+                record(UPDATE, 510, Acct_Session_Time="300"),
+            ],
+            [("anna", 0, 300, "TOLD"), ("anna", 300, 500, "MOVED"), ("berta", 505, None, "NONE")],
+        ),
         ([record("Start", 0, Framed_IP_Address="255.255.255.254")], []),
         # It is taken away already.
         (

@@ -44,6 +44,12 @@ _MOST_FOLLOWED = 8
 LATE = 60_000
 """Milliseconds by which what a log says first may be of before what the one before it said last."""
 
+_BEGINS_AGAIN = 60_000
+"""Milliseconds for which a server without an answer goes on to tell it that a session begins (RFC 5080 has 30
+s), and gives none the same name."""
+_RESTART = -1
+"""In place of by how much an end may have been before: behind it the server begins to count anew."""
+
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, *UP_TO_A_GAP)
 """Kinds of ends that another's beginning does not make certain."""
@@ -162,6 +168,10 @@ class Merger:
             if session and said in (_HELD, _ENDED):
                 if said == _ENDED:
                     some = self._named(some)
+                elif seen >= self._filled[1]:
+                    some = [one for one in some if not self._was_over(one, _BEGINS_AGAIN)]
+                    if not some:
+                        continue
                 there = self._others(some)
                 last = max((held[_SEEN] or held[_START] for held in there.values()), default=seen)
                 self._end_moved(some, there)
@@ -320,7 +330,7 @@ class Merger:
         for key, one in {**{k: v for k, v in stored.items() if k not in self._held}, **held}.items():
             # Who restarts says so before it begins sessions.
             if one[_SESSION].startswith(beginning) and one[_START] < at:
-                self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at, 0
+                self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at, _RESTART
                 one[_END] = min(one[_END], _after(one[_START], at))
                 one[_ENDING] = Ending.NEXT if self._may_have_ended(one) else Ending.TOLD
                 self._end_followed(key, one)  # its own end may be read yet
@@ -483,16 +493,7 @@ class Merger:
                 self._decline(key, held, start)
             return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
-        whose = key, subscriber, session
-        over = self._again.get((*whose, start)) if said == _HELD else None
-        if over is not None and (start - over[0] <= SESSIONS_APART or seen > self.told_until):
-            self._ends[whose] = *over, 0
-        begun, ended, before = self._ends.get(whose, (0, 0, 0))
-        # Without a name it may be another time by then.
-        ended += 1 if session else -before if start != begun else 0
-        # A server that had no answer tells it when it has one; how late that is, the session's length says.
-        late = start - begun if session and begun <= start < ended else 0
-        if said == _HELD and (begun <= seen - late < ended or (not same and self._is_late(key, new))):
+        if said == _HELD and (self._was_over(sighting) or (not same and self._is_late(key, new))):
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -520,6 +521,22 @@ class Merger:
         elif same and held and held[_ENDING] != Ending.RELEASED and self._is_news(held, new):
             held[_ENDING] = Ending.RELEASED
             self._hold(key, held)
+
+    def _was_over(self, sighting: Sighting, begins_in: int = 0) -> bool:
+        """Whether what is said is told again, of a time before it ended; a beginning, up to so many ms behind
+        its own."""
+        place, _, first, _, start, _, seen, subscriber, session, _ = sighting
+        whose = (place, first), subscriber, session
+        over = self._again.get((*whose, start))
+        if over is not None and (start - over[0] <= SESSIONS_APART or seen > self.told_until):
+            self._ends[whose] = *over, 0
+        begun, ended, before = self._ends.get(whose, (0, 0, 0))
+        # Without a name it may be another time by then.
+        ended += 1 if session else -before if start != begun else 0
+        # A server that had no answer tells it when it has one; how late that is, the session's length says.
+        is_begun_again = begun <= start == seen <= begun + begins_in and before != _RESTART
+        late = start - begun if session and (begun <= start < ended or is_begun_again) else 0
+        return begun <= seen - late < ended
 
     def _is_late(self, key: Key, new: Held) -> bool:
         """Whether a session is told late, as how long it lasted says: of a time before another's beginning
@@ -772,7 +789,10 @@ class Merger:
         new[_ENDING] = Ending.TOLD
         session = new[_SESSION]
         whose, told = (key, new[_SUBSCRIBER], session), new[_END]
-        if self._ends.get(whose, (0, 0, 0))[1] == told:
+        begun, ended, _ = self._ends.get(whose, (0, 0, 0))
+        is_late = session and begun < new[_START] < ended < told
+        # A session's end that is told again is as late as its length says that it began.
+        if ended == told or (is_late and abs(told - ended - (new[_START] - begun)) <= SESSIONS_APART):
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         if self._tells_once:
