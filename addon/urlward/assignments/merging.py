@@ -906,28 +906,36 @@ class Merger:
     ) -> None:
         """Settle what has keys of a part."""
         # Others are of a log that was read after the next one.
-        late_held = self._store.held_late(self._source, part).items()
-        held = {key: one for key, one in late_held if one[_SEEN] >= since - LATE}
-        doubted = self._store.since(self._source, since, until=until, endings=(Ending.LATE,), part=part)
-        late = [*held.items(), *((key, one) for key, one in doubted if since <= one[_START])]
-        places = {key[0] for key, _ in late}
-        sessions = {one[_SESSION] for _, one in late} - {""}
-        missed = [
-            *self._store.since(self._source, since, endings=(Ending.MISSED,), part=part, sessions=sessions)
+        held = self._store.held_in(self._source, part)
+        rows = [*self._store.since_in(self._source, since, part)]
+        late = [
+            (key, one)
+            for key, one in held.items()
+            if one[_ENDING] == Ending.LATE and one[_SEEN] >= since - LATE
         ]
+        late += [
+            (key, one) for key, one in rows if one[_ENDING] == Ending.LATE and since <= one[_START] < until
+        ]
+        begun: dict[Key, list[int]] = {}
+        for key, one in late:
+            begun.setdefault(key, []).append(one[_START])
+        if sessions := {one[_SESSION] for _, one in late} - {""}:
+            named = self._store.since(self._source, since, sessions=sessions)
+            rows += [(key, one) for key, one in named if not part.first <= key < part.stop]
+            held |= self._store.held(self._source, sessions)
+        missed = [(key, one) for key, one in rows if one[_ENDING] == Ending.MISSED]
         others: dict[Key | str, list[Held]] = {}
         had: dict[str, list[tuple[Key, Held]]] = {}
-        for key, one in self._store.since(self._source, since, part=part, places=places, sessions=sessions):
+        for key, one in rows:
+            if key not in begun and one[_SESSION] not in sessions:
+                continue
             one = left.get((key, one[_SESSION], one[_START]), one)
             if one[_ENDING] not in (Ending.LATE, Ending.MISSED, Ending.MOVED):
                 others.setdefault(key, []).append(one)
                 had.setdefault(one[_SESSION], []).append((key, one))
             if one[_ENDING] == Ending.TOLD and one[_SESSION]:
                 others.setdefault(one[_SESSION], []).append(one)
-        for key, one in {
-            **self._store.held(self._source, places, part),
-            **self._store.held(self._source, sessions),
-        }.items():
+        for key, one in held.items():
             if one[_ENDING] != Ending.LATE or one[_SEEN] < since - LATE:  # else it is late itself
                 one = left.get((key, one[_SESSION], one[_START]), one)
                 others.setdefault(key, []).append(one)
@@ -936,9 +944,6 @@ class Merger:
         for key, one in missed:
             ends.setdefault(one[_SESSION] or (key, one[_SUBSCRIBER]), []).append((key, one))
         used = []
-        begun: dict[Key, list[int]] = {}
-        for key, one in late:
-            begun.setdefault(key, []).append(one[_START])
         for key, one in late:
             start, session, there = one[_START], one[_SESSION], others.get(key, [])
             same = [

@@ -1,11 +1,11 @@
 """Store of assignments, in an SQLite file or in PostgreSQL."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import batched, groupby
+from itertools import batched, groupby, pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    true,
+    tuple_,
     update,
 )
 
@@ -78,15 +78,13 @@ type Key = tuple[Place, int]
 """A place and the first of the ports."""
 type Beginning = tuple[Key, str, str, int]
 """Of an interval: its key, subscriber and session, and when it began, in ms."""
-type Part = tuple[int, int]
-"""Number of a part of all keys, from 0, and how many parts there are."""
 type Held = list[Any]
 """What `current` has of a key: network, last port, start, end, seen, ending, subscriber, session."""
 
-WHOLE: Part = (0, 1)
-
 _AT_ONCE = 200_000
 """Rows of a part, which are in memory at once."""
+_SAMPLES = 200
+"""Rows by which a part is found."""
 _STREAMED = {"yield_per": 10_000}
 _LOCK = 0x75726C77
 """PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""
@@ -137,6 +135,26 @@ class ReadingPosition:
     last: int = 0
     ended: int = 0
     id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a source: a range of keys.
+
+    Attributes:
+        first: key.
+        stop: the first that is behind it.
+        cells: of all that has ended, in order, of other parts too.
+    """
+
+    first: Key
+    stop: Key
+    cells: Sequence[int]
+
+    def has(self, table: Table) -> ColumnElement[bool]:
+        """Condition on the rows of a table; that on places goes by its index."""
+        key = tuple_(table.c.place, table.c.first_port)
+        return and_(table.c.place.between(self.first[0], self.stop[0]), key >= self.first, key < self.stop)
 
 
 ANEW = -1
@@ -450,18 +468,15 @@ class AssignmentStore:
         with self.reading() as connection:
             return bool(connection.scalar(select(exists().where(mine))))
 
-    def held(
-        self, source: int, wanted: Collection[Place] | Collection[str], part: Part = WHOLE
-    ) -> dict[Key, Held]:
+    def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
         """Rows of `current` for some places, or for some sessions."""
         found: dict[Key, Held] = {}
-        mine = and_(current.c.source == source, _is_in(current, part))
         listed: list[Any] = list(wanted)
         column = current.c.session if listed and isinstance(listed[0], str) else current.c.place
         with self.reading() as connection:
             for at in range(0, len(listed), _MANY):
                 some = column.in_(listed[at : at + _MANY])
-                for row in connection.execute(select(current).where(some, mine)):
+                for row in connection.execute(select(current).where(some, current.c.source == source)):
                     found[row.place, row.first_port] = _held(row)
         return found
 
@@ -515,23 +530,43 @@ class AssignmentStore:
         return found
 
     def parts(self, source: int, since: int) -> list[Part]:
-        """Parts of a source, each of which has some `_AT_ONCE` rows: of what is in force, and of what ended
-        after a time, in ms."""
+        """Parts of a source, in order, each of which has some `_AT_ONCE` rows: of what is in force, and of
+        what ended after a time, in ms."""
         ended = and_(_from(since), assignments.c.source == source)
+        # Samples by what is in no order: those of every so many rows may be of one key.
+        one_in = max(_AT_ONCE // _SAMPLES, 1)
+        samples = (
+            (assignments, and_(ended, assignments.c.digest % one_in == 0)),
+            (
+                current,
+                and_(current.c.source == source, (current.c.place + current.c.first_port) % one_in == 0),
+            ),
+        )
         with self.reading() as connection:
-            rows = sum(
-                connection.scalar(select(func.count()).select_from(table).where(which)) or 0
-                for table, which in ((assignments, ended), (current, current.c.source == source))
+            cells = sorted(connection.scalars(select(assignments.c.cell).where(ended).distinct()))
+            keys = sorted(
+                (row.place, row.first_port)
+                for table, which in samples
+                for row in connection.execute(select(table.c.place, table.c.first_port).where(which))
             )
-        count = 1 + rows // _AT_ONCE
-        return [(number, count) for number in range(count)]
+        each = _AT_ONCE // one_in
+        borders = [(-1 << 63, 0), *dict.fromkeys(keys[each::each]), (FOREVER, 0)]
+        return [Part(first, stop, cells) for first, stop in pairwise(borders)]
 
-    def held_late(self, source: int, part: Part) -> dict[Key, Held]:
-        """Rows of `current` whose own end may have been read before."""
-        mine = and_(current.c.source == source, current.c.ending == Ending.LATE, _is_in(current, part))
+    def held_in(self, source: int, part: Part) -> dict[Key, Held]:
+        """Rows of `current` in a part."""
+        mine = and_(current.c.source == source, part.has(current))
         with self.reading() as connection:
             rows = connection.execute(select(current).where(mine)).all()
         return {(row.place, row.first_port): _held(row) for row in rows}
+
+    def since_in(self, source: int, since: int, part: Part) -> Iterator[tuple[Key, Held]]:
+        """Rows of `assignments` in a part that ended after a time, in ms."""
+        mine = and_(assignments.c.source == source, assignments.c.end > since, part.has(assignments))
+        with self.reading() as connection:
+            for some in batched(part.cells, _MANY):
+                for row in connection.execute(select(assignments).where(assignments.c.cell.in_(some), mine)):
+                    yield (row.place, row.first_port), _held(row)
 
     def since(
         self,
@@ -540,8 +575,6 @@ class AssignmentStore:
         *,
         until: int = FOREVER,
         endings: Collection[Ending] = (),
-        part: Part = WHOLE,
-        places: Collection[Place] | None = None,
         sessions: Collection[str] = (),
     ) -> Iterator[tuple[Key, Held]]:
         """Rows of `assignments` that ended after a time.
@@ -551,23 +584,17 @@ class AssignmentStore:
             since: in ms.
             until: before which they began, in ms.
             endings: of them; any where there are none.
-            part: that they are in.
-            places: of them; any where not given.
-            sessions: of them, also at other places and in other parts.
+            sessions: of them; any where there are none.
         """
         mine = and_(_from(since, until), assignments.c.source == source)
         if endings:
             mine = and_(mine, assignments.c.ending.in_(map(int, endings)))
-        where = _is_in(assignments, part)
-        if places is not None and len(places) <= _MANY:
-            where = and_(where, assignments.c.place.in_(places))
         if sessions:
             named = assignments.c.session
-            where = or_(where, named.in_(sessions) if len(sessions) <= _MANY else named != "")
+            mine = and_(mine, named.in_(sessions) if len(sessions) <= _MANY else named != "")
         with self.reading() as connection:
-            rows = connection.execute(select(assignments).where(mine, where), execution_options=_STREAMED)
-            for row in rows:
-                if places is None or row.place in places or row.session in sessions:
+            for row in connection.execute(select(assignments).where(mine), execution_options=_STREAMED):
+                if not sessions or row.session in sessions:
                     yield (row.place, row.first_port), _held(row)
 
     def sessions(self, source: int, beginning: str) -> dict[Key, Held]:
@@ -874,13 +901,6 @@ def _from(since: int, until: int = FOREVER) -> ColumnElement[bool]:
         for span, cells in enumerate(cells_at(since, until))
     ]
     return and_(or_(*cells), assignments.c.end > since, assignments.c.start < until)
-
-
-def _is_in(table: Table, part: Part) -> ColumnElement[bool]:
-    number, count = part
-    if count == 1:
-        return true()
-    return (table.c.place.bitwise_and(0xFFFFFFFF) + table.c.first_port) % count == number
 
 
 def wait_for_all(connection: Connection) -> None:
