@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pytest
 
@@ -16,6 +17,11 @@ from PIL import Image  # noqa: E402
 
 def picture(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
     """A picture: large soft patches and some small ones."""
+    return _picture(seed, size).copy()
+
+
+@lru_cache(maxsize=16)
+def _picture(seed: int, size: tuple[int, int]) -> Image.Image:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     fine = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -24,7 +30,11 @@ def picture(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
 
 
 def written(image: Image.Image, name: str = "JPEG", **options: object) -> bytes:
-    """A picture's file."""
+    """A picture's file, made soon rather than small."""
+    if name == "PNG":
+        options.setdefault("compress_level", 1)
+    if name == "GIF" and image.mode == "RGB" and "save_all" not in options:
+        image = image.quantize(palette=image.quantize(method=Image.Quantize.FASTOCTREE))
     made = io.BytesIO()
     image.save(made, name, **options)
     return made.getvalue()

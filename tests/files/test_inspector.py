@@ -106,6 +106,7 @@ class Worker:
     """A worker, as far as the inspector knows it."""
 
     def __init__(self, folder: Path, lists: Callable[[], list[LoadedList]], **given: float) -> None:
+        self.lists = lists
         self.counted: Counter[str] = Counter()
         self.troubles: list[str] = []
         given = {"most": 64, "max_size": 16 << 20, "deadline": 20.0} | given
@@ -174,10 +175,10 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 @asynccontextmanager
-async def comparing(serving: Serving, *images: Image.Image) -> AsyncIterator[Worker]:
-    """A worker with a list of such pictures, which the inspector compares."""
-    loaded = listed(serving.folder, *images)
-    async with working(serving.folder, lambda: [loaded]) as worker:
+async def comparing(serving: Serving, *images: Image.Image, times: int = 1) -> AsyncIterator[Worker]:
+    """A worker with a list of such pictures, so many times, which the inspector compares."""
+    lists = [listed(serving.folder, *images)] * times
+    async with working(serving.folder, lambda: lists) as worker:
         line = await said(serving.process, "")
         assert f"pictures are compared with {len(images)} digest" in line
         yield worker
@@ -197,26 +198,19 @@ async def test_a_picture_that_is_changed_is_found_in_the_list_that_has_it(tmp_pa
     assert worker.counted == {"done": 3}
 
 
-async def test_what_is_found_is_an_entry_to_the_matcher(tmp_path: Path) -> None:
+async def test_what_is_found_is_an_entry_to_the_matcher(serving: Serving) -> None:
     from urlward.engine.matcher import Matcher
 
-    loaded = listed(tmp_path, picture(1), picture(2))
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 2 digests")
-            [found] = await worker.look(written(picture(2)))
-    verdict = Matcher([loaded]).file_verdict(found.list, found.row, distance=found.distance)
+    async with comparing(serving, picture(1), picture(2)) as worker:
+        [found] = await worker.look(written(picture(2)))
+    verdict = Matcher(worker.lists()).file_verdict(found.list, found.row, distance=found.distance)
     assert (verdict.action, verdict.entry, verdict.list) == ("block", "p1", "pictures")
 
 
-async def test_any_number_of_lists_is_taken(tmp_path: Path) -> None:
+async def test_any_number_of_lists_is_taken(serving: Serving) -> None:
     """Together they are more than a message has room for."""
-    loaded = listed(tmp_path, picture(1))
-    lists = [loaded] * 1_000
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: lists) as worker:
-            await said(process, "compared with 1 digest")
-            assert await worker.look(written(picture(1)))
+    async with comparing(serving, picture(1), times=1_000) as worker:
+        assert await worker.look(written(picture(1)))
 
 
 async def test_lists_that_change_are_taken(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture(autouse=True)
-def _compiled_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def _compiled_here(monkeypatch: pytest.MonkeyPatch, compiles_here: None) -> None:
     """Each process takes a fifth of a second to start."""
     monkeypatch.setattr(lists_allows, "ask", lambda _, request, *__, **___: lists_allows.answer(**request))
 
