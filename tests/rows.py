@@ -28,6 +28,7 @@ def each_row(
     wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     given = [dict(zip(wanted, _values(row, len(wanted)), strict=True)) for row in table]
     assert given, "no rows"
+    assert callable(ids) or len(ids) == len(given), "a name for each row"
 
     def decorated(test: _Test) -> _Test:
         signature = inspect.signature(test)

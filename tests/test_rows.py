@@ -91,6 +91,11 @@ def test_a_table_without_rows_is_none() -> None:
         each_row("number", [])
 
 
+def test_each_row_has_a_name() -> None:
+    with pytest.raises(AssertionError, match="a name for each row"):
+        each_row("number", [1, 2], ids=["one"])
+
+
 def test_a_test_that_hangs_ends() -> None:
     tried = []
 
