@@ -167,6 +167,11 @@ async def test_a_task_beside_that_fails_is_begun_again(
     await until(lambda: len(begun) == 3)
     assert "records: pages: a bug: ZeroDivisionError" in caplog.text
     assert "confidential" not in caplog.text
+    # `urlward status` is red meanwhile: it may be the dashboard that is not there. It is one event.
+    text = "pages: a bug: ZeroDivisionError"
+    assert running.recorder.alarms == {"begun-again": text}
+    await until(lambda: running.stores["sqlite"].details("alarm"))
+    assert running.stores["sqlite"].details("alarm") == [{"alarm": "begun-again", "text": text}]
 
 
 async def test_a_gap_says_from_when_to_when(running: Running) -> None:

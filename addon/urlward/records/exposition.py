@@ -60,7 +60,7 @@ ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
     "clock-set", "refused-list", "rules-removed", "rules-wrong", "known-file", "learned-full", *TROUBLES,
-    *PUBLISHING, "lease-lost", "included", "twin-node",
+    *PUBLISHING, "lease-lost", "included", "twin-node", "begun-again",
 )  # fmt: skip
 
 _HISTOGRAMS = {

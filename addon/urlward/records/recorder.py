@@ -65,6 +65,8 @@ SPOOLS_AGAIN = 60.0
 
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is begun again that failed."""
+STARTS_WITHIN = 15.0
+"""Seconds within which such a task fails again, if it does."""
 
 FULL = 7 / 8
 """Share of the outbox above which events are dropped that only stores which are behind do not have: what is
@@ -275,7 +277,9 @@ class Recorder:
         writing = asyncio.ensure_future(lasting("records: writing", self._writer.run))
         keeping = asyncio.ensure_future(self._keep_always())
         tasks = [
-            asyncio.ensure_future(lasting(f"records: {name}", task, again=AFTER_FAULT))
+            asyncio.ensure_future(
+                lasting(f"records: {name}", partial(self._do, name, task), again=AFTER_FAULT)
+            )
             for name, task in (beside or {}).items()
         ]
         await stop.wait()
@@ -291,6 +295,18 @@ class Recorder:
         self._ending = True
         await keeping
         await self._desk.close()
+
+    async def _do(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task; while it fails, which the log says, there is an alarm, too: nobody can look at a
+        dashboard that is not there."""
+        try:
+            await task()
+        except Exception as e:
+            text, kind = f"{name}: {fault_text(e)}", "begun-again"
+            if text not in self.alarms.get(kind, ""):
+                self.tell("alarm", {"alarm": kind, "text": text})
+            self._lasting[kind, name] = text, time.monotonic() + AFTER_FAULT + STARTS_WITHIN
+            raise
 
     async def _until_workers_end(self) -> None:
         end = time.monotonic() + WORKERS_WITHIN
