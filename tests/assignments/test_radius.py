@@ -556,6 +556,15 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
             ],
             [("anna", 0, 100, "TOLD")],
         ),
+        (
+            [
+                record("Start", 0, Framed_IP_Address=B),
+                record(UPDATE, 300, Acct_Session_Time="300"),
+                record("Stop", 500, Acct_Session_Time="500"),
+                record("Stop", 510, Acct_Session_Time="500"),
+            ],
+            [("anna", 0, 300, "MOVED"), ("anna", 300, 500, "TOLD")],
+        ),
         # An update, of what the session had before it had another address.
         (
             [

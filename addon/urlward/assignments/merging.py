@@ -789,10 +789,9 @@ class Merger:
         new[_ENDING] = Ending.TOLD
         session = new[_SESSION]
         whose, told = (key, new[_SUBSCRIBER], session), new[_END]
-        begun, ended, _ = self._ends.get(whose, (0, 0, 0))
-        is_late = session and begun < new[_START] < ended < told
-        # A session's end that is told again is as late as its length says that it began.
-        if ended == told or (is_late and abs(told - ended - (new[_START] - begun)) <= SESSIONS_APART):
+        ended = self._ends.get(whose, (0, 0, 0))[1]
+        # A session's end that is told again, by a server that does not say how late, began before it.
+        if ended == told or (session and held is None and 0 < new[_START] < ended < told):
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         if self._tells_once:
