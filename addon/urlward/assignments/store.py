@@ -555,7 +555,8 @@ class AssignmentStore:
 
     def held_in(self, source: int, part: Part) -> dict[Key, Held]:
         """Rows of `current` in a part."""
-        mine = and_(current.c.source == source, part.has(current))
+        # Not by the index of sessions, which SQLite would take.
+        mine = and_(current.c.source + 0 == source, part.has(current))
         with self.reading() as connection:
             rows = connection.execute(select(current).where(mine)).all()
         return {(row.place, row.first_port): _held(row) for row in rows}
