@@ -29,12 +29,19 @@ def _picture(seed: int, size: tuple[int, int]) -> Image.Image:
     return Image.blend(large, Image.fromarray(fine).resize(size, Image.Resampling.BICUBIC), 0.35)
 
 
+def _with_palette(image: Image.Image) -> Image.Image:
+    if image.mode != "RGB":
+        return image
+    return image.quantize(palette=image.quantize(method=Image.Quantize.FASTOCTREE))
+
+
 def written(image: Image.Image, name: str = "JPEG", **options: object) -> bytes:
     """A picture's file, made soon rather than small."""
     if name == "PNG":
         options.setdefault("compress_level", 1)
-    if name == "GIF" and image.mode == "RGB" and "save_all" not in options:
-        image = image.quantize(palette=image.quantize(method=Image.Quantize.FASTOCTREE))
+    if name == "GIF":
+        image, *more = map(_with_palette, [image, *options.pop("append_images", ())])  # type: ignore[misc]
+        options["append_images"] = more
     made = io.BytesIO()
     image.save(made, name, **options)
     return made.getvalue()
