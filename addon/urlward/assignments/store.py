@@ -539,7 +539,10 @@ class AssignmentStore:
             (assignments, and_(ended, assignments.c.digest % one_in == 0)),
             (
                 current,
-                and_(current.c.source == source, (current.c.place + current.c.first_port) % one_in == 0),
+                and_(
+                    current.c.source == source,
+                    (current.c.place % one_in + current.c.first_port) % one_in == 0,
+                ),
             ),
         )
         with self.reading() as connection:
