@@ -135,6 +135,25 @@ async def test_who_makes_room_before_their_turn_is_not_served(
         each.socket.close()
 
 
+async def test_one_that_cannot_be_served_keeps_no_others_from_it(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve, seen = HTTPServer.handle_stream, list[object]()
+
+    def fault(server: HTTPServer, stream: IOStream, address: tuple[str, int]) -> None:
+        seen.append(stream)
+        if len(seen) == 1:
+            raise OSError("gone")
+        serve(server, stream, address)
+
+    monkeypatch.setattr(HTTPServer, "handle_stream", fault)
+    clients = [Client(port, GREEDY) for _ in range(5)]
+    for each in clients[1:]:
+        assert (await each.asks()).endswith(b"here")
+    for each in clients:
+        each.socket.close()
+
+
 async def test_requests_of_a_connection_that_is_gone_are_not_answered(port: int, asked: list[str]) -> None:
     gone, other = Client(port, GREEDY), Client(port, MODEST)
     gone.socket.send(b"GET / HTTP/1.1\r\nHost: gateway.example\r\n\r\n" * 200)

@@ -121,15 +121,18 @@ class BoundedServer(HTTPServer):
     def _start(self) -> None:
         """Have Tornado serve new connections, one of each network in a round of the loop: that takes longer
         than all else about one that has made room for others meanwhile, as in a burst most have."""
-        for network, new in list(self._new.items()):
-            while new and (found := new.popleft())[0].closed():
-                pass
-            if not found[0].closed():
-                super().handle_stream(*found)
-            if not new:
-                del self._new[network]
-        if self._new:
-            asyncio.get_running_loop().call_soon(self._start)
+        try:
+            for network, new in list(self._new.items()):
+                stream, address = new.popleft()
+                if not new:
+                    del self._new[network]
+                if stream.closed():
+                    self._forget(stream)
+                else:
+                    super().handle_stream(stream, address)
+        finally:  # one that cannot be served keeps no others from it
+            if self._new:
+                asyncio.get_running_loop().call_soon(self._start)
 
     async def _read_head(
         self, stream: IOStream, network: str, read: Callable[..., Awaitable[bytes]], *args: Any, **kwargs: Any
