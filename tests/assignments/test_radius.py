@@ -287,6 +287,24 @@ def test_a_late_update_of_a_session_without_a_stop(
     assert intervals(sqlite_store, A) == [("anna", 0, 302, "NEXT"), ("berta", 302, None, "NONE")]
 
 
+def test_a_late_update_of_a_session_that_has_another_address(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """It had the one of then twice; an update of now may be read within the same second. What is counted anew
+    is another session's."""
+    path, third = tmp_path / "detail", "192.0.2.9"
+    told_at = [(0, A, 0), (300, A, 300), (600, B, 600), (900, A, 900), (1200, B, 1200), (1260, A, 900),
+               (1500, A, 900), (1500, third, 1500), (1503, A, 900), (1900, A, 300)]  # fmt: skip
+    path.write_text(
+        "".join(written(UPDATE, seconds, took=took, Framed_IP_Address=ip) for seconds, ip, took in told_at)
+    )
+    read(sqlite_store, "detail", path, ReadOptions())
+    doubts = [("anna", since, since + 300, "MOVED") for since in (300, 600, 900)]
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), *doubts, ("anna", 1600, None, "NONE")]
+    assert intervals(sqlite_store, B) == [*doubts, ("anna", 1200, 1500, "MOVED")]
+    assert intervals(sqlite_store, third) == [("anna", 1200, 1500, "MOVED"), ("anna", 1500, None, "NONE")]
+
+
 def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)
