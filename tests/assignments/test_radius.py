@@ -287,6 +287,34 @@ def test_a_late_update_of_a_session_without_a_stop(
     assert intervals(sqlite_store, A) == [("anna", 0, 302, "NEXT"), ("berta", 302, None, "NONE")]
 
 
+@pytest.mark.parametrize("is_read_apart", [False, True])
+def test_an_end_that_a_server_had_no_answer_for(
+    sqlite_store: AssignmentStore, tmp_path: Path, *, is_read_apart: bool
+) -> None:
+    """It is told again by a server that does not say how late, whenever the end was read."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(written("Start", 0), written("Stop", 300, took=300))
+    if is_read_apart:
+        log.read(301)
+    log.write(written("Start", 302, "berta", Acct_Session_Id="s2"), written("Stop", 310, took=300))
+    log.read(320)
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), ("berta", 302, None, "NONE")]
+
+
+def test_a_late_update_by_a_name_that_is_given_again(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """It hides nothing of the session that has the name now, though that has not lasted as long."""
+    path = tmp_path / "detail"
+    path.write_text(
+        written("Start", 0)
+        + written("Stop", 950, took=950)
+        + written("Start", 1010)
+        + written(UPDATE, 1100, took=900)
+        + written(UPDATE, 1310, took=300, Framed_IP_Address=B)
+    )
+    read(sqlite_store, "detail", path, ReadOptions())
+    assert intervals(sqlite_store, B)[-1:] == [("anna", 1310, None, "NONE")]
+
+
 def test_a_late_update_of_a_session_that_has_another_address(
     sqlite_store: AssignmentStore, tmp_path: Path
 ) -> None:

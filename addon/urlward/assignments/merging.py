@@ -203,7 +203,9 @@ class Merger:
         is_same = start + SESSIONS_APART < last  # else one by the same name, or counted anew
         if said == _HELD and is_same and seen - start <= lasted and last + SESSIONS_APART < seen:
             return True
-        self._lasted[subscriber, session] = seen, max(seen - start, lasted if is_same else 0)
+        # What began before is of one that had the name before.
+        if not is_same or last - lasted <= start + SESSIONS_APART:
+            self._lasted[subscriber, session] = seen, max(seen - start, lasted if is_same else 0)
         return False
 
     def _named(self, record: list[Sighting]) -> list[Sighting]:
@@ -413,6 +415,7 @@ class Merger:
         begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
         stops: dict[str, int] = {}
+        over: dict[Beginning, int] = {}
         for place, _, first, _, start, end, seen, subscriber, session, said in sightings:
             whose = (place, first), subscriber, session
             there = [held for key in self._sessions.get(session, ()) if (held := self._held.get(key))]
@@ -420,6 +423,8 @@ class Merger:
             if said in (_HELD, _ENDED) and session and self._names_all and 0 < start < seen and not there:
                 # It may have had another address, which is another's by now.
                 stops.setdefault(session, min(start + SESSIONS_APART, seen))
+                if said == _ENDED and session not in begun:
+                    over[*whose, start] = end
             if said == _HELD:
                 begun |= {whose, session} if (*whose, start) not in self._again else set()
             elif said == _STOPPED and session not in begun and session not in stops:
@@ -429,6 +434,10 @@ class Merger:
                 held = self._held[place, first]
                 if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
                     ends[whose] = end
+        for one, (since, end) in self._store.ended(self._source, over, (Ending.TOLD,)).items():
+            # An end that is told again is of a session that lasted as long.
+            if abs(over[one] - one[3] - (end - since)) <= SESSIONS_APART:
+                self._ends.setdefault(one[:3], (since, end, 0))
         for key, held in self._store.followed(self._source, ends, stops):
             known = self._followed.get((key, held[_SESSION] or held[_SUBSCRIBER]), ())
             if all(one[_START] != held[_START] for one in known):
