@@ -287,6 +287,52 @@ def test_a_late_update_of_a_session_without_a_stop(
     assert intervals(sqlite_store, A) == [("anna", 0, 302, "NEXT"), ("berta", 302, None, "NONE")]
 
 
+@pytest.mark.parametrize("is_read_apart", [False, True])
+def test_an_end_that_a_server_had_no_answer_for(
+    sqlite_store: AssignmentStore, tmp_path: Path, *, is_read_apart: bool
+) -> None:
+    """It is told again by a server that does not say how late, whenever the end was read."""
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(written("Start", 0), written("Stop", 300, took=300))
+    if is_read_apart:
+        log.read(301)
+    log.write(written("Start", 302, "berta", Acct_Session_Id="s2"), written("Stop", 310, took=300))
+    log.read(320)
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), ("berta", 302, None, "NONE")]
+
+
+def test_a_late_update_by_a_name_that_is_given_again(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """It hides nothing of the session that has the name now, though that has not lasted as long."""
+    path = tmp_path / "detail"
+    path.write_text(
+        written("Start", 0)
+        + written("Stop", 950, took=950)
+        + written("Start", 1010)
+        + written(UPDATE, 1100, took=900)
+        + written(UPDATE, 1310, took=300, Framed_IP_Address=B)
+    )
+    read(sqlite_store, "detail", path, ReadOptions())
+    assert intervals(sqlite_store, B)[-1:] == [("anna", 1310, None, "NONE")]
+
+
+def test_a_late_update_of_a_session_that_has_another_address(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """It had the one of then twice; an update of now may be read within the same second. What is counted anew
+    is another session's."""
+    path, third = tmp_path / "detail", "192.0.2.9"
+    told_at = [(0, A, 0), (300, A, 300), (600, B, 600), (900, A, 900), (1200, B, 1200), (1260, A, 900),
+               (1500, A, 900), (1500, third, 1500), (1503, A, 900), (1900, A, 300)]  # fmt: skip
+    path.write_text(
+        "".join(written(UPDATE, seconds, took=took, Framed_IP_Address=ip) for seconds, ip, took in told_at)
+    )
+    read(sqlite_store, "detail", path, ReadOptions())
+    doubts = [("anna", since, since + 300, "MOVED") for since in (300, 600, 900)]
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "TOLD"), *doubts, ("anna", 1600, None, "NONE")]
+    assert intervals(sqlite_store, B) == [*doubts, ("anna", 1200, 1500, "MOVED")]
+    assert intervals(sqlite_store, third) == [("anna", 1200, 1500, "MOVED"), ("anna", 1500, None, "NONE")]
+
+
 def test_an_address_that_changes_in_a_row_of_the_table(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)

@@ -131,6 +131,8 @@ class Merger:
         self.late_until = 0
         """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
         the next log was read before, or what had ended is deleted."""
+        self._lasted: dict[tuple[str, str], tuple[int, int]] = {}
+        """When something was said last of whose sessions, and how long they lasted by then, in ms."""
         self.changes = Changes()
 
     def begin(self) -> None:
@@ -163,9 +165,11 @@ class Merger:
         What a session has, and had not when something was said of it last, it has from now on: all that the
         record says is when the session began.
         """
-        for (session, seen, said), record in groupby(sightings, key=itemgetter(8, 6, 9)):
+        for (session, seen, said, _), record in groupby(sightings, key=itemgetter(8, 6, 9, 4)):
             some = [*record]
             if session and said in (_HELD, _ENDED):
+                if self._is_outdated(some[0]):
+                    continue
                 if said == _ENDED:
                     some = self._named(some)
                 elif seen >= self._filled[1]:
@@ -188,6 +192,21 @@ class Merger:
                         one for one in some if not self._told.setdefault(((one[0], one[2]), session), False)
                     ]
             yield from some
+
+    def _is_outdated(self, sighting: Sighting) -> bool:
+        """Whether a session is told to go on with no more than it had lasted by what was read of it before: a
+        server tells it again, or late, and does not say so."""
+        _, _, _, _, start, _, seen, subscriber, session, said = sighting
+        last, lasted = self._lasted.get((subscriber, session), (0, 0))
+        if seen <= last:
+            return False
+        is_same = start + SESSIONS_APART < last  # else one by the same name, or counted anew
+        if said == _HELD and is_same and seen - start <= lasted and last + SESSIONS_APART < seen:
+            return True
+        # What began before is of one that had the name before.
+        if not is_same or last - lasted <= start + SESSIONS_APART:
+            self._lasted[subscriber, session] = seen, max(seen - start, lasted if is_same else 0)
+        return False
 
     def _named(self, record: list[Sighting]) -> list[Sighting]:
         """A session's end, by the name that the session has: an end need not have what it was taken from."""
@@ -360,7 +379,9 @@ class Merger:
             behind = [(key, one) for key, some in self._behind.items() for one in some]
             for key, held in [*changes.held.items(), *denied.items(), *behind]:
                 self._note(key, held)
-        tables: tuple[dict[Any, Any], ...] = (self._ends, self._last_ends, self._followed, self._begun)
+        tables: tuple[dict[Any, Any], ...] = (
+            self._ends, self._last_ends, self._followed, self._begun, self._lasted,
+        )  # fmt: skip
         for told in tables:
             for whose in [*told][:-_MOST_ENDS]:
                 del told[whose]
@@ -394,6 +415,7 @@ class Merger:
         begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
         stops: dict[str, int] = {}
+        over: dict[Beginning, int] = {}
         for place, _, first, _, start, end, seen, subscriber, session, said in sightings:
             whose = (place, first), subscriber, session
             there = [held for key in self._sessions.get(session, ()) if (held := self._held.get(key))]
@@ -401,6 +423,8 @@ class Merger:
             if said in (_HELD, _ENDED) and session and self._names_all and 0 < start < seen and not there:
                 # It may have had another address, which is another's by now.
                 stops.setdefault(session, min(start + SESSIONS_APART, seen))
+                if said == _ENDED and session not in begun:
+                    over[*whose, start] = end
             if said == _HELD:
                 begun |= {whose, session} if (*whose, start) not in self._again else set()
             elif said == _STOPPED and session not in begun and session not in stops:
@@ -410,6 +434,10 @@ class Merger:
                 held = self._held[place, first]
                 if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
                     ends[whose] = end
+        for one, (since, end) in self._store.ended(self._source, over, (Ending.TOLD,)).items():
+            # An end that is told again is of a session that lasted as long.
+            if abs(over[one] - one[3] - (end - since)) <= SESSIONS_APART:
+                self._ends.setdefault(one[:3], (since, end, 0))
         for key, held in self._store.followed(self._source, ends, stops):
             known = self._followed.get((key, held[_SESSION] or held[_SUBSCRIBER]), ())
             if all(one[_START] != held[_START] for one in known):

@@ -480,12 +480,16 @@ class AssignmentStore:
                     found[row.place, row.first_port] = _held(row)
         return found
 
-    def ended(self, source: int, beginnings: Collection[Beginning]) -> dict[Beginning, tuple[int, int]]:
+    def ended(
+        self,
+        source: int,
+        beginnings: Collection[Beginning],
+        kinds: Collection[Ending] = (Ending.TOLD, Ending.NEXT, Ending.LATE),
+    ) -> dict[Beginning, tuple[int, int]]:
         """Beginnings and ends of the intervals, of those that have ended, that began so; of sessions by and
         large, or, of those with their own end, before."""
         found: dict[Beginning, tuple[int, int]] = {}
-        kinds = map(int, (Ending.TOLD, Ending.NEXT, Ending.LATE))
-        mine = and_(assignments.c.source == source, assignments.c.ending.in_(kinds))
+        mine = and_(assignments.c.source == source, assignments.c.ending.in_(map(int, kinds)))
         with self.reading() as connection:
             for some in _near({one: one[3] for one in beginnings}):
                 cells = _in_cells(some[0][3] - SESSIONS_APART, some[-1][3] + SESSIONS_APART)
