@@ -157,7 +157,7 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--column", action="append", default=[], metavar="FIELD=NAME",
         help="column, attribute or statement with subscriber; for csv and ports also address, from, to, "
-        "first_port, last_port, ports, session, event, by name or number",
+        "first_port, last_port, ports, session, event, protocol, by name or number",
     )  # fmt: skip
     parser.add_argument("--delimiter", metavar="CHARACTER", default=",", help="between columns (,)")
     parser.add_argument("--zone", metavar="NAME", default="UTC", help="of times that do not say theirs (UTC)")
