@@ -490,6 +490,25 @@ def test_an_export_ends_where_whoever_asked_is_out(
 
 
 @pytest.mark.ours
+def test_exports_are_made_by_turns(inside: Browser, sources: MadeUp, monkeypatch: pytest.MonkeyPatch):
+    whole, busy, both = sources.events, threading.Lock(), threading.Event()
+
+    def alone(wanted: EventQuery) -> EventPage:
+        if busy.acquire(blocking=False):
+            both.wait(0.02)
+            busy.release()
+        else:
+            both.set()
+        return whole(wanted)
+
+    monkeypatch.setattr(sources, "events", alone)
+    with ThreadPoolExecutor(handler.SENDING) as at_once:
+        found = [at_once.submit(inside.get, "/events.csv?kind=cut") for _ in range(handler.SENDING)]
+    assert all(len(one.result().data.splitlines()) == EVENTS / 5 + 1 for one in found)
+    assert not both.is_set()
+
+
+@pytest.mark.ours
 def test_exports_that_nobody_reads_are_few_and_end(
     site: Site, inside: Browser, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
 ):

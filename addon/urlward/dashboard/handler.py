@@ -257,6 +257,7 @@ class HandlerContext:
         attempts: to guess a token.
         bundling: held while a bundle for support is made.
         sending: held while much is sent, which is made as it is read.
+        making: held while a part of an export is made: several at once keep the event loop from its turn.
     """
 
     sources: LiveSources
@@ -275,6 +276,7 @@ class HandlerContext:
     attempts: WrongGuesses
     bundling: asyncio.Lock = field(default_factory=asyncio.Lock)
     sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Base(RequestHandler):

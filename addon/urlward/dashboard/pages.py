@@ -169,14 +169,19 @@ class Page(Base):
             csv.writer(text).writerows(map(cells, rows))
             return text.getvalue()
 
+        async def made(before: str) -> tuple[str, str]:
+            async with self.context.making:
+                rows, older = await page(before)
+                return text_of(rows), older
+
         async def parts() -> AsyncIterator[str]:
-            rows, older = await page("")
+            text, older = await made("")
             self.set_header("Content-Type", kind)
             self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
-            yield (",".join(columns) + "\r\n" if form == "csv" else "") + text_of(rows)
+            yield (",".join(columns) + "\r\n" if form == "csv" else "") + text
             while older:
-                rows, older = await page(older)
-                yield text_of(rows)
+                text, older = await made(older)
+                yield text
 
         await self.send(parts())
 
