@@ -168,14 +168,13 @@ class Merger:
         for (session, seen, said, _), record in groupby(sightings, key=itemgetter(8, 6, 9, 4)):
             some = [*record]
             if session and said in (_HELD, _ENDED):
-                if self._is_outdated(some[0]):
-                    continue
                 if said == _ENDED:
                     some = self._named(some)
                 elif seen >= self._filled[1]:
                     some = [one for one in some if not self._was_over(one, _BEGINS_AGAIN)]
-                    if not some:
-                        continue
+                # What is over may be of one that had the name before, which lasted longer.
+                if not some or self._is_outdated(some[0]):
+                    continue
                 there = self._others(some)
                 last = max((held[_SEEN] or held[_START] for held in there.values()), default=seen)
                 self._end_moved(some, there)
@@ -203,9 +202,7 @@ class Merger:
         is_same = start + SESSIONS_APART < last  # else one by the same name, or counted anew
         if said == _HELD and is_same and seen - start <= lasted and last + SESSIONS_APART < seen:
             return True
-        # What began before is of one that had the name before.
-        if not is_same or last - lasted <= start + SESSIONS_APART:
-            self._lasted[subscriber, session] = seen, max(seen - start, lasted if is_same else 0)
+        self._lasted[subscriber, session] = seen, max(seen - start, lasted if is_same else 0)
         return False
 
     def _named(self, record: list[Sighting]) -> list[Sighting]:
