@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
@@ -96,61 +94,6 @@ async def test_many_requests_at_once_keep_nobody_waiting(port: int, asked: list[
     assert (await modest.asks()).endswith(b"here")
     assert asked.count(GREEDY) < 20
     for each in (modest, *greedy):
-        each.socket.close()
-
-
-async def test_many_connections_at_once_keep_nobody_waiting(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    served: list[str] = []
-    serve = HTTPServer.handle_stream
-
-    def note(server: HTTPServer, stream: IOStream, address: tuple[str, int]) -> None:
-        served.append(address[0])
-        serve(server, stream, address)
-
-    monkeypatch.setattr(HTTPServer, "handle_stream", note)
-    greedy, modest = [Client(port, GREEDY) for _ in range(60)], Client(port, MODEST)
-    assert (await modest.asks()).endswith(b"here")
-    assert served.count(GREEDY) < 30
-    for each in greedy:
-        assert (await each.asks()).endswith(b"here")
-    for each in (modest, *greedy):
-        each.socket.close()
-
-
-async def test_who_makes_room_before_their_turn_is_not_served(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MOST", 4)
-    served: list[IOStream] = []
-    monkeypatch.setattr(HTTPServer, "handle_stream", lambda _, stream, __: served.append(stream))
-    clients = [Client(port, GREEDY) for _ in range(20)]
-    for each in clients[:16]:
-        assert await each.read() == b""
-    while len(served) < 4:
-        await asyncio.sleep(0)
-    assert len(served) == 4
-    for each in clients:
-        each.socket.close()
-
-
-async def test_one_that_cannot_be_served_keeps_no_others_from_it(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve, seen = HTTPServer.handle_stream, list[object]()
-
-    def fault(server: HTTPServer, stream: IOStream, address: tuple[str, int]) -> None:
-        seen.append(stream)
-        if len(seen) == 1:
-            raise OSError("gone")
-        serve(server, stream, address)
-
-    monkeypatch.setattr(HTTPServer, "handle_stream", fault)
-    clients = [Client(port, GREEDY) for _ in range(5)]
-    for each in clients[1:]:
-        assert (await each.asks()).endswith(b"here")
-    for each in clients:
         each.socket.close()
 
 

@@ -3,14 +3,13 @@ process does, such as records.
 
 Where there are too many, the network that has most makes room, by its oldest. So a client that opens
 connections and says nothing keeps out nobody but itself. Nor does one keep others waiting that asks for much
-at once, or whose body comes in very many pieces: networks take turns by the connection, the request and the
-piece.
+at once, or whose body comes in very many pieces: networks take turns by the request, and by the piece.
 """
 
 import asyncio
 import resource
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from tornado.netutil import bind_sockets
 
 from urlward.records.privacy import network_of
 
-BACKLOG = 1024
+BACKLOG = 128
 """Connections that may wait to be taken."""
 
 MOST = 256
@@ -84,12 +83,8 @@ class BoundedServer(HTTPServer):
         super().initialize(*args, **kwargs)
         self._open: dict[IOStream, str] = {}
         """Clients' networks by connection, the oldest first."""
-        self._has = Counter[str]()
-        """How many of these a network has."""
         self._waiting = Counter[str]()
         """Requests that wait for their turn, by network."""
-        self._new: dict[str, deque[tuple[IOStream, Any]]] = {}
-        """Connections, with clients' addresses, that are yet to be served, by network."""
 
     def listen_at(self, host: str, port: int, held: Held) -> None:
         """Listen at an address, on the sockets that are held where there are some.
@@ -104,35 +99,18 @@ class BoundedServer(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado with a new connection."""
+        for other in [other for other in self._open if other.closed()]:
+            del self._open[other]
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if len(self._open) >= min(MOST, limit // 4):
-            greedy = max(self._has, key=self._has.__getitem__)
+            ((greedy, _),) = Counter(self._open.values()).most_common(1)
             oldest = next(other for other, one in self._open.items() if one == greedy)
-            self._forget(oldest)
+            del self._open[oldest]
             oldest.close()
         self._open[stream] = network = network_of(str(address[0]))
-        self._has[network] += 1
         read = partial(self._read_head, stream, network, stream.read_until_regex)
         stream.read_until_regex = read  # type: ignore[method-assign]
-        if not self._new:
-            asyncio.get_running_loop().call_soon(self._start)
-        self._new.setdefault(network, deque()).append((stream, address))
-
-    def _start(self) -> None:
-        """Have Tornado serve new connections, one of each network in a round of the loop: that takes longer
-        than all else about one that has made room for others meanwhile, as in a burst most have."""
-        try:
-            for network, new in list(self._new.items()):
-                stream, address = new.popleft()
-                if not new:
-                    del self._new[network]
-                if stream.closed():
-                    self._forget(stream)
-                else:
-                    super().handle_stream(stream, address)
-        finally:  # one that cannot be served keeps no others from it
-            if self._new:
-                asyncio.get_running_loop().call_soon(self._start)
+        super().handle_stream(stream, address)
 
     async def _read_head(
         self, stream: IOStream, network: str, read: Callable[..., Awaitable[bytes]], *args: Any, **kwargs: Any
@@ -160,16 +138,8 @@ class BoundedServer(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """Called by Tornado when a connection has ended."""
         assert isinstance(server_conn, HTTP1ServerConnection)
-        self._forget(server_conn.stream)
         del server_conn.stream.read_until_regex  # which leads back to it
         super().on_close(server_conn)
-
-    def _forget(self, stream: IOStream) -> None:
-        network = self._open.pop(stream, None)
-        if network is not None:
-            self._has[network] -= 1
-            if not self._has[network]:
-                del self._has[network]
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Called by Tornado for each request."""
