@@ -31,7 +31,7 @@ from urlward.assignments.interval import (
     SightingKind,
     length_of,
 )
-from urlward.assignments.store import AssignmentStore, Beginning, Changes, Gap, Held, Key, Part, ended_row
+from urlward.assignments.store import AssignmentStore, Beginning, Changes, Gap, Held, Key, KeyRange, ended_row
 
 _MOST_KEPT = 300_000
 _MOST_ENDS = 100_000
@@ -574,7 +574,6 @@ class Merger:
             and one[_START] + SESSIONS_APART < new[_START] < one[_END]
             and new[_SEEN] - new[_START] < one[_END] - one[_START]
             for one in self._followed.get((key, new[_SESSION]), ())
-            if one[_SUBSCRIBER] == new[_SUBSCRIBER]
         )
 
     def _end_by_whole(self, key: Key, whole: Held) -> None:
@@ -921,7 +920,7 @@ class Merger:
 
     def _settle(
         self,
-        part: Part,
+        part: KeyRange,
         since: int,
         until: int,
         left: Mapping[tuple[Key, str, int], Held],

@@ -138,7 +138,7 @@ class ReadingPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class KeyRange:
     """Part of a source: a range of keys.
 
     Attributes:
@@ -533,7 +533,7 @@ class AssignmentStore:
                             found.append((key, _held(row)))
         return found
 
-    def parts(self, source: int, since: int) -> list[Part]:
+    def parts(self, source: int, since: int) -> list[KeyRange]:
         """Parts of a source, in order, each of which has some `_AT_ONCE` rows: of what is in force, and of
         what ended after a time, in ms."""
         ended = and_(_from(since), assignments.c.source == source)
@@ -558,9 +558,9 @@ class AssignmentStore:
             )
         each = _AT_ONCE // one_in
         borders = [(-1 << 63, 0), *dict.fromkeys(keys[each::each]), (FOREVER, 0)]
-        return [Part(first, stop, cells) for first, stop in pairwise(borders)]
+        return [KeyRange(first, stop, cells) for first, stop in pairwise(borders)]
 
-    def held_in(self, source: int, part: Part) -> dict[Key, Held]:
+    def held_in(self, source: int, part: KeyRange) -> dict[Key, Held]:
         """Rows of `current` in a part."""
         # Not by the index of sessions, which SQLite would take.
         mine = and_(current.c.source + 0 == source, part.has(current))
@@ -568,7 +568,7 @@ class AssignmentStore:
             rows = connection.execute(select(current).where(mine)).all()
         return {(row.place, row.first_port): _held(row) for row in rows}
 
-    def since_in(self, source: int, since: int, part: Part) -> Iterator[tuple[Key, Held]]:
+    def since_in(self, source: int, since: int, part: KeyRange) -> Iterator[tuple[Key, Held]]:
         """Rows of `assignments` in a part that ended after a time, in ms."""
         mine = and_(assignments.c.source == source, assignments.c.end > since, part.has(assignments))
         with self.reading() as connection:

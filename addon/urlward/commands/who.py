@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 ONE, NOT_ONE = 0, 1
 
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?").fullmatch
-_DIGITS = re.compile(r"[0-9]+").fullmatch
 _UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
 
 
@@ -89,9 +88,9 @@ def split_address(text: str) -> tuple[str, int | None]:
         address, colon, port = text.partition(":")
     try:
         canonical = place_of(address)[1]
-        number = int(port) if colon else None
-        if colon and not _DIGITS(port):  # int() also takes +443, 4_43 and spaces
+        if colon and not (port.isascii() and port.isdecimal()):  # int() also takes +443, 4_43 and spaces
             raise ValueError
+        number = int(port) if colon else None
         if colon not in ("", ":") or "/" in canonical or (number is not None and not 0 < number <= LAST_PORT):
             raise ValueError
     except ValueError:
