@@ -39,7 +39,7 @@ shutdown_lifetime 0 seconds
 hosts_file {folder}/hosts
 dns_nameservers 127.0.0.1
 external_acl_type urlward concurrency=100 children-startup=1 children-max=1 ttl=0 negative_ttl=0 \
- %METHOD %URI %SRC {urlward} helper squid --list {folder}/list.txt
+ %METHOD %#>ru %SRC {urlward} helper squid --list {folder}/list.txt
 acl listed external urlward
 http_access deny listed
 http_access allow all
@@ -99,6 +99,7 @@ def squid(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Iter
         ("paged.example", "/%6Cisted", "GET", True),
         ("paged.example", "/x/../listed?", "GET", True),
         ("paged.example", "/dir/%23hash", "GET", True),
+        ("paged.example", "/dir/%23hash#x", "GET", True),
         ("paged.example", "/dir/", "GET", False),
         ("paged.example", "/other", "GET", False),
         ("paged.example", "/", "CONNECT", False),
@@ -147,9 +148,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         (b"3 GET http://paged.example/listed%23more 192.0.2.1", b'3 OK tag="list" log="block:S-2"\n'),
         (b"4 GET http://[/ 192.0.2.1", b'4 OK message="not judged: not a valid host"\n'),
         (b"5 GET / 192.0.2.1", b'5 OK message="not judged: no host"\n'),
-        (b"6", b'6 BH message="not %METHOD %URI %SRC after a channel"\n'),
-        (b"GET http://fine.example/ 192.0.2.1", b'0 BH message="not %METHOD %URI %SRC after a channel"\n'),
-        (b"", b'0 BH message="not %METHOD %URI %SRC after a channel"\n'),
+        (b"6", b'6 BH message="not %METHOD %#>ru %SRC after a channel"\n'),
+        (b"GET http://fine.example/ 192.0.2.1", b'0 BH message="not %METHOD %#>ru %SRC after a channel"\n'),
+        (b"", b'0 BH message="not %METHOD %#>ru %SRC after a channel"\n'),
         (b"7 \xff http://fine.example/\xff \xff", b"7 ERR\n"),
     ],
 )

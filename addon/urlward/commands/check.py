@@ -269,7 +269,7 @@ def answer(loaded: Filter, line: bytes, *, blocks: bool) -> bytes:
     channel, *fields = line.split() or [b""]
     if not channel.isdigit() or len(fields) < 3:
         return _line(
-            channel if channel.isdigit() else b"0", "BH", message="not %METHOD %URI %SRC after a channel"
+            channel if channel.isdigit() else b"0", "BH", message="not %METHOD %#>ru %SRC after a channel"
         )
     method, uri, client = fields[:3]
     try:
@@ -285,7 +285,7 @@ def answer(loaded: Filter, line: bytes, *, blocks: bool) -> bytes:
 
 
 def _decide(loaded: Filter, method: bytes, uri: bytes, client: str) -> Verdict:
-    """Decide on a URI. Squid escapes some characters, but no percent sign: ``%23`` may have been
+    """Decide on a URI, which Squid escapes. To ``%URI`` it escapes no percent sign: ``%23`` may have been
     ``#``, and a block of either reading counts.
     """
     found: list[Verdict] = []
