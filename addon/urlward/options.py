@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from urlward.config import Config
 from urlward.lists.formats import AUTO, FORMATS
+from urlward.units import whole
 
 
 def given_path(text: str) -> Path:
@@ -32,6 +33,18 @@ def given_text(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: give a value, or leave it out")
     return text
+
+
+def given_number(text: str) -> int:
+    """A whole number that an argument gives.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    try:
+        return whole(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
 
 
 class Option(NamedTuple):
@@ -91,7 +104,7 @@ class Option(NamedTuple):
             more["action"] = argparse.BooleanOptionalAction
         else:
             kind = get_args(self.kind)[0] if self.is_many else self.kind
-            more["type"] = {Path: given_path, str: given_text}.get(kind, kind)
+            more["type"] = {Path: given_path, str: given_text, int: given_number}.get(kind, kind)
             more["action"] = "append" if self.is_many else "store"
         if not self.key and self.default:
             more["default"] = self.default

@@ -1,4 +1,4 @@
-"""Units of time and size in texts: ``6h``, ``1h30m``, ``512MB``."""
+"""Numbers in texts, with units of time and size: ``12``, ``6h``, ``1h30m``, ``512MB``."""
 
 import re
 
@@ -27,6 +27,17 @@ def seconds(value: object) -> object:
     if not parts or "".join(number + unit for number, unit in parts) != value:
         raise ValueError(TIME)
     return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def whole(text: str, most: int = (1 << 64) - 1) -> int:
+    """Parse a whole number in plain digits; int() also takes ``1_0``, ``+5``, blanks and all scripts.
+
+    Raises:
+        ValueError: something else, or more than `most`.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= most):
+        raise ValueError(f"not a number from 0 to {most}")
+    return int(text)
 
 
 def size(value: object) -> object:

@@ -8,7 +8,7 @@ from rows import each_row
 from urlward import cli
 from urlward.commands.arguments import add_state_arguments, state_of, subcommand
 from urlward.config import ConfigError
-from urlward.options import given_path
+from urlward.options import given_number, given_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +56,16 @@ def test_no_path_may_be_empty() -> None:
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=why):
             given_path(text)
+
+
+def test_a_number_is_plain_digits() -> None:
+    numbers = [action for action in actions(cli._parser()) if action.type is given_number]
+    assert len(numbers) > 10
+    assert not [action for action in actions(cli._parser()) if action.type is int]
+    assert given_number("010") == 10
+    for text in ("", "1_0", "+5", "-5", " 5", "\u0663", "\xb2", "0x5", "5.0", "9" * 5_000):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number"):
+            given_number(text)
 
 
 def test_a_bundle_needs_a_name_before_it_is_made(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ NO_MACHINE = "is no name or address of a machine, without port"
         (["--for", "provider", "--at", "eth 0"], "--at: 'eth 0' is no interface"),
         (["--for", "provider", "--at", "lo"], "--at: 'lo' is not the name of an interface of clients"),
         (["--for", "office", "--operator", "a\x1b[31m"], "--operator: holds a control character"),
-        (["--for", "office", "--days", "-1"], "--days: a number of days from 0 to 3650"),
+        (["--for", "office", "--days", "-1"], "--days: not a number from 0 to 3650"),
         (["--for", "office", "--list", "absent.txt"], "--list: absent.txt: there is no such file"),
     ],
 )

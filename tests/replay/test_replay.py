@@ -139,7 +139,6 @@ class TestTrouble:
         [
             (["--workers", "0"], "workers: 0 is not a number of processes from 1 to 256"),
             (["--workers", "257"], "workers: 257 is not a number of processes from 1 to 256"),
-            (["--top", "-1"], "top: not a number of them"),
             (["--max-errors", "x"], "max-errors: 'x' is not a count"),
             (["-", "-"], "-: standard input can be read only once"),
             (["--list", "missing.txt"], "missing.txt: No such file"),

@@ -10,7 +10,7 @@ from urlward.config import configured
 from urlward.config.records import AdminTable
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.options import given_path
+from urlward.options import given_number, given_path
 from urlward.state.folder import found_folder, state_folder
 from urlward.state.people import (
     ADMIN,
@@ -31,7 +31,7 @@ def add_admin_commands(command: Command) -> None:
     adding = state_subcommand(of_admin, "add", _add, "Add a person, and print the token, once.")
     _add_person(adding)
     adding.add_argument("--role", required=True, choices=ROLES, help="see, or also change")
-    adding.add_argument("--days", type=int, metavar="N", help="that the token is good for (always)")
+    adding.add_argument("--days", type=given_number, metavar="N", help="that the token is good for (always)")
     adding.add_argument(
         "--token", type=given_path, metavar="FILE", help="take the token in it, and make none"
     )

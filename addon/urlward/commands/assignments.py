@@ -20,7 +20,7 @@ from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
 from urlward.lists.source import ErrorBudget, read_budget
-from urlward.options import given_path
+from urlward.options import given_number, given_path
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import found_folder, made_folder, state_folder
@@ -60,8 +60,10 @@ def add_assignment_commands(command: Command) -> None:
     formula = _sub(of_it, "formula", _formula, "Say how a translator maps (RFC 7422): sequentially.")
     formula.add_argument("inside", metavar="INSIDE", help="the subscribers' network, such as 100.64.0.0/22")
     formula.add_argument("outside", metavar="OUTSIDE", help="the public one, such as 198.51.100.0/28")
-    formula.add_argument("--ports", type=int, required=True, metavar="N", help="of each subscriber")
-    formula.add_argument("--first-port", type=int, default=1024, metavar="N", help="the first of all (1024)")
+    formula.add_argument("--ports", type=given_number, required=True, metavar="N", help="of each subscriber")
+    formula.add_argument(
+        "--first-port", type=given_number, default=1024, metavar="N", help="the first of all (1024)"
+    )
     formula.add_argument("--from", dest="start", metavar="TIME", help="since when (always; UTC if not said)")
     formula.add_argument("--to", dest="end", metavar="TIME", help="until when (still; likewise)")
     formula.add_argument(

@@ -17,6 +17,7 @@ from urlward.config import SYSTEM
 from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_number
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import digests_of, kept_client
 from urlward.records.reading import Readings
@@ -70,7 +71,7 @@ def add_events_commands(command: Command) -> None:
     for name, metavar, help_text in _EQUAL:
         events.add_argument(f"--{name}", metavar=metavar, help=help_text)
     events.add_argument(
-        "--limit", type=int, metavar="N", help=f"how many ({SHOWN}; all with --json or --csv)"
+        "--limit", type=given_number, metavar="N", help=f"how many ({SHOWN}; all with --json or --csv)"
     )
     events.add_argument("--follow", action="store_true", help="some, then what comes, the newest last")
     form = events.add_mutually_exclusive_group()

@@ -14,7 +14,7 @@ from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import Config, FeedTable, configured
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.options import given_text
+from urlward.options import given_number, given_text
 from urlward.policy.reasons import reason_of
 from urlward.units import counted
 
@@ -57,7 +57,11 @@ def add_feed_commands(command: Command) -> None:
     rollback.add_argument("--list", action="store_true", help="show the earlier lists that are kept")
     rollback.add_argument("name", metavar="NAME", help="of the feed")
     rollback.add_argument(
-        "serial", nargs="?", type=int, metavar="SERIAL", help="of the list (the one before that in force)"
+        "serial",
+        nargs="?",
+        type=given_number,
+        metavar="SERIAL",
+        help="of the list (the one before that in force)",
     )
 
     release = state_subcommand(of_feeds, "release", _release, "Fetch a feed again that was rolled back.")
@@ -188,7 +192,7 @@ def add_publish_commands(command: Command) -> None:
         act.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
         act.add_argument("name", metavar="LIST", help="name of the list")
         if name == "rollback":
-            act.add_argument("serial", nargs="?", type=int, metavar="SERIAL", help="of the version")
+            act.add_argument("serial", nargs="?", type=given_number, metavar="SERIAL", help="of the version")
     for each in of_rollout.choices.values():
         each.add_argument("--to", type=given_text, metavar="DESTINATION", help=_TO)
 

@@ -10,7 +10,7 @@ from urlward.commands.arguments import DONE, WRONG, Command, caller, state_subco
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
-from urlward.options import given_path
+from urlward.options import given_number, given_path
 from urlward.units import in_words
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def add_fleet_commands(command: Command) -> None:
     rollback.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
     rollback.add_argument("name", metavar="LIST", help="a feed of artifacts")
     rollback.add_argument(
-        "serial", nargs="?", type=int, metavar="SERIAL", help="of the list (the one before that in force)"
+        "serial",
+        nargs="?",
+        type=given_number,
+        metavar="SERIAL",
+        help="of the list (the one before that in force)",
     )
 
 

@@ -24,6 +24,7 @@ from urlward.config import SYSTEM, Config, read_config
 from urlward.config.tables import join_address, split_address
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
+from urlward.units import whole
 
 if TYPE_CHECKING:
     from urlward.gateway.ca import Authority
@@ -58,7 +59,7 @@ def add_init_command(command: Command) -> None:
         metavar="WHERE",
         help="name that clients reach this machine by; a provider's interface",
     )
-    init.add_argument("--days", type=int, metavar="N", help="that blocks are kept for; 0 keeps none (30)")
+    init.add_argument("--days", metavar="N", help="that blocks are kept for; 0 keeps none (30)")
     init.add_argument(
         "--trust", action=argparse.BooleanOptionalAction, help="make this machine trust the certificate"
     )
@@ -134,12 +135,11 @@ def _answered(args: argparse.Namespace, ask: _Questions) -> int:
         where = ask.text(args.at, "4/5  Interface that clients come in by?", _first_interface())
     else:
         where = ask.text(args.at, "4/5  Name by which clients reach this machine?", host)
-    days = args.days
-    if days is None:
-        text = ask.text(None, "5/5  Days that blocks are kept for (0: none)?", "30")
-        days = int(text) if text.isdecimal() else -1
-    if not 0 <= days <= 3650:
-        raise UrlwardError("--days: a number of days from 0 to 3650")
+    text = ask.text(args.days, "5/5  Days that blocks are kept for (0: none)?", "30")
+    try:
+        days = whole(text, 3_650)
+    except ValueError as e:
+        raise UrlwardError(f"--days: {e}") from None
     source = "" if source == "the sample" else source
     text = configuration(kind, operator, source, where, days)
     write_new_file(path, text.encode())

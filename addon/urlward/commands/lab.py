@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urlward import samples
 from urlward.commands.arguments import Command, subcommand
 from urlward.engine.errors import UrlwardError
-from urlward.options import KEY, LIST, given_path
+from urlward.options import KEY, LIST, given_number, given_path
 
 if TYPE_CHECKING:
     from urlward.replay.judge import Clock
@@ -230,11 +230,13 @@ def _add_replay(of_lab: Any) -> None:
     parser.add_argument(
         "--time", choices=["log", "now"], help="when entries that expire are judged (log, where it has times)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core)")
+    parser.add_argument("--workers", type=given_number, metavar="N", help="processes (one a core)")
     parser.add_argument(
         "--cluster", metavar="ADDRESS", help="scheduler of Dask (tcp://HOST:PORT) whose workers judge"
     )
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="entries to name by their ids (20)")
+    parser.add_argument(
+        "--top", type=given_number, default=20, metavar="N", help="entries to name by their ids (20)"
+    )
     output = parser.add_argument(
         "-o", "--output", "--report", dest="output", type=given_path, metavar="FOLDER"
     )
@@ -266,8 +268,6 @@ def _replay(args: argparse.Namespace) -> int:
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
     if not 1 <= workers <= MOST_WORKERS:
         raise UrlwardError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
-    if args.top < 0:
-        raise UrlwardError("top: not a number of them")
     budget = read_budget(args.max_errors, "max-errors")
     if args.output is not None:
         check_folder(args.output)

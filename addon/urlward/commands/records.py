@@ -22,6 +22,7 @@ from urlward.config.records import RecordsTable
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
+from urlward.options import given_number
 from urlward.policy.reasons import reason_of
 from urlward.progress import progress_bar
 from urlward.records.event import Event, canonical_reference, detail_of, parse_reference
@@ -379,7 +380,7 @@ def add_audit_commands(command: Command) -> None:
     listed.add_argument("--list", metavar="NAME", help="about that list or feed")
     listed.add_argument("--since", metavar="T", help="a date, a time (RFC 3339), or 2h for that long ago")
     listed.add_argument("--until", metavar="T", help="likewise; a date is until its end")
-    listed.add_argument("--last", type=int, metavar="N", default=0, help="the last N of them (all)")
+    listed.add_argument("--last", type=given_number, metavar="N", default=0, help="the last N of them (all)")
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
@@ -449,8 +450,6 @@ def _shown(report: AuditReport) -> dict[str, Any]:
 
 
 def _list(args: argparse.Namespace) -> int:
-    if args.last < 0:
-        raise SettingError("--last", "a number from 1 on is needed")
     for name in ("who", "list"):
         if getattr(args, name) == "":
             # Such as of a variable that is not set: without it, it would be everybody's lines.

@@ -26,6 +26,7 @@ from urlward.records.event import HITS, Event, parse_reference
 from urlward.records.store import EventQuery
 from urlward.records.stores import searchable
 from urlward.state.audit import append
+from urlward.units import whole
 
 if TYPE_CHECKING:
     from urlward.assignments.who import WhoAnswer
@@ -88,10 +89,8 @@ def split_address(text: str) -> tuple[str, int | None]:
         address, colon, port = text.partition(":")
     try:
         canonical = place_of(address)[1]
-        if colon and not (port.isascii() and port.isdecimal()):  # int() also takes +443, 4_43 and spaces
-            raise ValueError
-        number = int(port) if colon else None
-        if colon not in ("", ":") or "/" in canonical or (number is not None and not 0 < number <= LAST_PORT):
+        number = whole(port, LAST_PORT) if colon else None
+        if colon not in ("", ":") or "/" in canonical or number == 0:
             raise ValueError
     except ValueError:
         raise AssignmentError(

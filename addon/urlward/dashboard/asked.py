@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from urlward.config.problem import SettingError
 from urlward.dashboard.history import SPANS
 from urlward.engine.errors import UrlwardError
+from urlward.engine.signing import MAX_SERIAL
 from urlward.lists.explain import parse_time
 from urlward.objections.objections import Grant
 from urlward.policy.allows import duration
@@ -14,6 +15,7 @@ from urlward.policy.reasons import reason_of
 from urlward.records.event import KINDS, parse_reference
 from urlward.records.store import EventQuery
 from urlward.state.audit_view import TOPICS, ChangeQuery
+from urlward.units import whole
 
 MAX_URL = 8_192
 MAX_TEXT = 200
@@ -124,27 +126,30 @@ def change_query(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
     """
     if any(kind not in TOPICS for kind in kinds):
         raise UrlwardError(f"kind: there are {', '.join(TOPICS)}")
-    before = one("before").strip()
-    if before and not (before.isascii() and before.isdecimal() and len(before) < 16):
-        raise UrlwardError("before: the older of the page before")
     return ChangeQuery(
         topics=tuple(dict.fromkeys(kinds)),
         who=_text("who", one("who")),
         list=_text("list", one("list")),
         since=moment("since", one("since")),
         until=moment("until", one("until")),
-        before=int(before) if before else None,
+        before=_whole(one("before"), 10**15, "before: the older of the page before"),
         limit=_limit(one("limit"), limit),
     )
 
 
 def _limit(given: str, otherwise: int) -> int:
-    given = given.strip()
-    if not given:
-        return otherwise
-    if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MAX_LIMIT:
+    limit = _whole(given, MAX_LIMIT, f"limit: 1 to {MAX_LIMIT}")
+    if limit == 0:
         raise UrlwardError(f"limit: 1 to {MAX_LIMIT}")
-    return int(given)
+    return otherwise if limit is None else limit
+
+
+def _whole(text: str, most: int, refusal: str) -> int | None:
+    """A whole number; None for nothing."""
+    try:
+        return whole(text.strip(), most) if text.strip() else None
+    except ValueError:
+        raise UrlwardError(refusal) from None
 
 
 def span(text: str) -> str:
@@ -198,12 +203,7 @@ def days(text: str) -> int | None:
     Raises:
         UrlwardError: none.
     """
-    text = text.strip()
-    if not text:
-        return None
-    if not text.isascii() or not text.isdecimal() or len(text) > 4:
-        raise UrlwardError("days: a number")
-    return int(text)
+    return _whole(text, 9_999, "days: a number")
 
 
 def serial(text: str) -> int | None:
@@ -212,10 +212,7 @@ def serial(text: str) -> int | None:
     Raises:
         UrlwardError: none.
     """
-    text = text.strip()
-    if text and not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise UrlwardError("serial: a number")
-    return int(text) if text else None
+    return _whole(text, MAX_SERIAL, "serial: a number")
 
 
 def grant(one: Callable[[str], str]) -> Grant | None:

@@ -31,6 +31,7 @@ from urlward.lists.source import (
 from urlward.progress import Progress, silent
 from urlward.regular import new_file
 from urlward.state.keys import key_beside, read_key
+from urlward.units import whole
 
 _BEGINNING = 1 << 16
 """Bytes by which it is told of what kind a file is."""
@@ -97,9 +98,10 @@ def read_serial(name: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_SERIAL):
-        raise UrlwardError(f"{name}: {text[:40]!r} is not a number from 0 to {MAX_SERIAL}")
-    return int(text)
+    try:
+        return whole(text, MAX_SERIAL)
+    except ValueError as e:
+        raise UrlwardError(f"{name}: {text[:40]!r} is {e}") from None
 
 
 def read_date(name: str, text: str | None, *, whole_day: bool = False) -> int | None:

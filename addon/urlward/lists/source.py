@@ -37,6 +37,7 @@ from urlward.lists.formats.write import category_of
 from urlward.lists.memfd import new, write
 from urlward.regular import open_regular, other_encoding, without_bom
 from urlward.state.watch import Signature, being_written
+from urlward.units import whole
 
 KEPT_ERRORS = 100
 """Bad lines that are kept for the report; the rest are only counted."""
@@ -158,9 +159,7 @@ class ErrorBudget:
                 if not 0 <= share <= 1:
                     raise ValueError
                 return cls(None, share)
-            if not text.isdecimal():  # int() also takes 1_0
-                raise ValueError
-            count = int(text)
+            count = whole(text)
         except ValueError:
             raise ValueError("a count such as 25, or a share such as 1%") from None
         return cls(count, None)
