@@ -103,6 +103,26 @@ def test_a_firewall_that_does_not(rules: str, policy: str) -> None:
     assert said(OWN, *commands, rules=chain(rules + end, policy, more=more)) == [], "with what was lacking"
 
 
+def test_a_firewall_that_drops_what_is_redirected_before_it_is_routed() -> None:
+    late = chain(TYPICAL + "tcp dport { 80, 443 } accept\nudp dport 53 accept").replace("input", "prerouting")
+    (line,) = said(OWN, rules=late)
+    assert line.startswith("table inet fw, chain in: drops tcp 5353, 8080 and udp 5353, so clients hang: ")
+    commands = [tuple(one.split()) for one in line.partition("hang: ")[2].split("; ")]
+    assert said(OWN, *commands, rules=late) == []
+    assert said(OWN, rules=late.replace("priority filter", "priority mangle")) == [], (
+        "before it is redirected"
+    )
+    assert (
+        said(
+            OWN,
+            rules=chain("drop").replace(
+                "filter hook input priority filter", "nat hook prerouting priority 0"
+            ),
+        )
+        == []
+    )
+
+
 def test_of_one_family_and_one_transport() -> None:
     rules = chain(TYPICAL + "tcp dport { 5353, 8080 } accept", family="ip6")
     assert said(OWN, rules=rules.replace("ip saddr", "ip6 saddr").replace("192.0.2.9", "2001:db8::9")) == [

@@ -1,12 +1,12 @@
 """Foreign firewall rules that affect the filter: those that close its ports, those that keep what is not
 filtered from being routed, and those that clamp segments.
 
-What comes to the filter goes through every base chain at the hook ``input``, and what is marked through
-those at ``prerouting`` that come after the mark: a lookup of the way back to its source (`fib`) by the mark
-finds this machine. What is not steered goes through those at ``forward``, which Docker's start closes. The
-canary does not tell whether others' let clients through, since it comes from inside. So these chains are
-walked as a client's first packet would: what is certain ends the walk, and what is not known here counts for
-the packet.
+What comes to the filter goes through every base chain at the hook ``input``, and through those at
+``prerouting`` that come after it is redirected or marked: a lookup of the way back to its source (`fib`)
+by the mark finds this machine. What is not steered goes through those at ``forward``, which Docker's start
+closes. The canary does not tell whether others' let clients through, since it comes from inside. So these
+chains are walked as a client's first packet would: what is certain ends the walk, and what is not known
+here counts for the packet.
 """
 
 import re
@@ -23,6 +23,9 @@ type Listing = Sequence[Mapping[str, Any]]
 
 _MARKED_AT = -145
 """Priority of our chain at ``prerouting`` that marks."""
+
+_REDIRECTED_AT = -100
+"""Priority at which the kernel translates, whatever those of the chains that say so."""
 
 _TRACKED_AT = -200
 """Priority of the kernel's that tracks connections; `notrack` behind it does nothing."""
@@ -200,7 +203,8 @@ def _gives_zone(part: Any) -> bool:
 def _meets(chain: Mapping[str, Any], packet: _Packet) -> bool:
     """Whether a packet comes to a base chain as that."""
     if chain["hook"] == "prerouting":
-        return packet.marked and chain.get("prio", 0) > _MARKED_AT
+        after = _MARKED_AT if packet.marked else _REDIRECTED_AT
+        return not packet.way_out and chain["type"] != "nat" and chain.get("prio", 0) > after
     return bool(chain["hook"] == ("forward" if packet.way_out else "input"))
 
 

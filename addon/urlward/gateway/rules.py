@@ -443,7 +443,7 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         )
     elif come_in_elsewhere(gateway.interfaces, map(ip_network, gateway.clients)):
         notes.append(
-            "gateway.clients: none of these networks comes in by gateway.interfaces, by addresses and routes "
+            "gateway.clients: none of these networks comes in by gateway.interfaces, by the routes "
             "as they are now, so that nothing would be filtered"
         )
     if gateway.steer:
