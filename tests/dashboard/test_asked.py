@@ -13,7 +13,7 @@ from urlward.records.store import EventQuery
 
 
 def wanted(values: Mapping[str, str], kinds: list[str] | None = None) -> EventQuery:
-    return asked.event_filter(lambda name: values.get(name, ""), kinds or [])
+    return asked.event_filter(lambda name: values.get(name, ""), kinds or [], limit=50)
 
 
 @each_row(

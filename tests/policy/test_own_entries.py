@@ -103,6 +103,7 @@ def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
         ("co.uk", "public suffix"),
         ("bank.example", "protected"),
         ("http://bank.example/*", "all pages"),
+        ("http://bank.example/", ""),
         ("127.0.0.1", "protected"),
         ("127.0.0.0/25", "protected"),
         ("::1", "protected"),

@@ -47,6 +47,7 @@ def test_no_words(text: str) -> None:
         ("xn--bcher-kva.test", "bu\u0308cher.test", True),
         ("192.0.2.7/32", "the server 192.0.2.7.", True),
         ("192.0.2.7", "192.0.2.7: as of the case", True),
+        ("192.0.2.7/32", "the one at 192.0.2.7:8080", True),
         ("2001:db8::1/128", "at 2001:0db8:0:0::1", True),
         ("[2001:db8::1]", "2001:DB8::1", True),
         ("192.0.2.0/24", "all of 192.0.2.0/24", True),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from publish.publish_support import Clock
-from urlward.publish.lease import NAME, Lease, LeaseLostError
+from urlward.publish.lease import NAME, Lease, LeaseLostError, leader_of
 from urlward.publish.place import Folder, PlaceError
 
 
@@ -49,11 +49,14 @@ def test_one_that_was_frozen_learns_that_it_leads_no_more(tmp_path: Path) -> Non
 
 def test_who_ends_leaves_it_to_others_at_once(tmp_path: Path) -> None:
     place, clock = Folder(tmp_path), Clock()
+    assert leader_of(place) == ""
     one, two = (Lease(place, 30, clock) for _ in range(2))
     assert one.take()
+    assert leader_of(place)
     assert not two.take()
     one.release()
     one.release()
+    assert leader_of(place) == ""
     assert two.take()
     assert two.token == 2
 

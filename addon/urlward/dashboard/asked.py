@@ -85,7 +85,7 @@ def heeded(given: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> None:
                 raise UrlwardError(f"{name}: empty, or with a control character")
 
 
-def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventQuery:
+def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int) -> EventQuery:
     """Parse a filter of events.
 
     Args:
@@ -118,7 +118,7 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
     )
 
 
-def change_query(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> ChangeQuery:
+def change_query(one: Callable[[str], str], kinds: list[str], *, limit: int) -> ChangeQuery:
     """Parse a filter of the audit log. Arguments as of `event_filter`.
 
     Raises:

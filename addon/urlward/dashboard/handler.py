@@ -302,7 +302,7 @@ class Base(RequestHandler):
         sources = self.context.sources
         return sources if self.role() == "operator" else for_viewers(sources)
 
-    def filtered[T](self, parse: Callable[..., T], limit: int) -> T:
+    def filtered[T](self, parse: Callable[..., T], limit: int = 50) -> T:
         """Parse the filters of a request.
 
         Args:

@@ -132,14 +132,6 @@ _FILTERS = ("kind", "who", "list", "since", "until")
 class _OfAudit(Base):
     """Common part of the page, the export and the interface for scripts."""
 
-    def query(self, limit: int = 50) -> ChangeQuery:
-        """Parse the filters.
-
-        Raises:
-            UrlwardError: one does not fit.
-        """
-        return self.filtered(asked.change_query, limit)
-
     async def find(self, query: ChangeQuery) -> tuple[list[Row], str]:
         """Find lines as the visitor may see them, and the place before them."""
         return await self.ask(self.context.trail.find, query, self.role())
@@ -152,7 +144,7 @@ class AuditPage(Page, _OfAudit):
         """Show the lines that match the filters, and whether the chain holds."""
         rows, older, error = list[Row](), "", ""
         try:
-            rows, older = await self.find(self.query())
+            rows, older = await self.find(self.filtered(asked.change_query))
         except UrlwardError as e:
             self.set_status(400)
             error = str(e)
@@ -172,7 +164,7 @@ class AuditExport(Page, _OfAudit):
     async def get(self, form: str = "csv") -> None:
         """Send the file."""
         asked.heeded(self.request.query_arguments, asked.OF_AUDIT)
-        wanted = replace(self.query(), limit=EXPORT_PAGE)
+        wanted = replace(self.filtered(asked.change_query), limit=EXPORT_PAGE)
 
         async def page(before: str) -> tuple[list[Row], str]:
             return await self.find(replace(wanted, before=int(before)) if before else wanted)
@@ -186,7 +178,7 @@ class AuditApi(Api, _OfAudit):
     async def get(self) -> None:
         """Return a page of lines, ``older`` being the ``before`` of the next, and whether the chain holds."""
         asked.heeded(self.request.query_arguments, asked.OF_AUDIT)
-        rows, older = await self.find(self.query(limit=100))
+        rows, older = await self.find(self.filtered(asked.change_query, 100))
         verified = await self.ask(self.context.trail.verified, self.context.steady())
         self.write_json(
             {"changes": rows, "older": older or None, "holds": verified.holds, "said": verified.words}

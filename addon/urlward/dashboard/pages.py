@@ -26,7 +26,6 @@ from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Past, 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.metrics import NONE, OTHER
-from urlward.records.store import EventQuery
 
 LINES = 6
 """Lines of a chart: as many as can be told apart by their colours and dashes."""
@@ -250,7 +249,7 @@ class EventsPage(Page):
         """Show the events that match the filters."""
         found, problem, error = EventPage([], ""), "", ""
         try:
-            wanted = self.wanted()
+            wanted = self.filtered(event_filter)
         except UrlwardError as e:
             self.set_status(400)
             error = str(e)
@@ -268,14 +267,6 @@ class EventsPage(Page):
             events=[event | {"shown": detail_words(event)} for event in found.events],
         )  # fmt: skip
 
-    def wanted(self, limit: int = 50) -> EventQuery:
-        """Parse the filters.
-
-        Raises:
-            UrlwardError: one does not fit.
-        """
-        return self.filtered(event_filter, limit)
-
 
 class Export(EventsPage):
     """Export of all matching events, as a file."""
@@ -283,7 +274,7 @@ class Export(EventsPage):
     async def get(self, form: str = "csv") -> None:
         """Send the file."""
         asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
-        wanted = replace(self.wanted(), limit=EXPORT_PAGE)
+        wanted = replace(self.filtered(event_filter), limit=EXPORT_PAGE)
 
         async def page(before: str) -> tuple[list[Row], str]:
             found = await self.events(replace(wanted, before=before or wanted.before), form)

@@ -303,7 +303,7 @@ def file_table(artifact: Artifact) -> FileTable | None:
     return FileTable(artifact) if "files" in artifact.meta else None
 
 
-def perceptual_list(artifact: Artifact, key: Key, name: str = "") -> PerceptualList | None:
+def perceptual_list(artifact: Artifact, key: Key) -> PerceptualList | None:
     """The PDQ digests that an artifact blocks, in plain form; None where there are none.
 
     Takes 0.2 s for 1,000,000 of them.
@@ -311,7 +311,6 @@ def perceptual_list(artifact: Artifact, key: Key, name: str = "") -> PerceptualL
     Args:
         artifact: the list, which need not be loaded.
         key: the list's.
-        name: of the list, in place of the artifact's own.
 
     Raises:
         ArtifactError: not sealed under this key.
@@ -319,7 +318,7 @@ def perceptual_list(artifact: Artifact, key: Key, name: str = "") -> PerceptualL
     table = file_table(artifact)
     if table is None or not table.algorithms.get(PDQ, [0])[0]:
         return None
-    return table.perceptual(key, name or artifact.meta["name"], artifact.header.serial)
+    return table.perceptual(key, artifact.meta["name"], artifact.header.serial)
 
 
 _KINDS = (Kind.ADDRESS, Kind.NETWORK)

@@ -481,7 +481,7 @@ class _OfFeed[T](RecordKind):
 
         Raises:
             UrlwardError: there is none.
-            ChangedError: something else is.
+            OtherHereError: something else is.
         """
         feed = next((feed for feed in self.config.feed if feed.name == name), None)
         if feed is None:

@@ -147,7 +147,7 @@ class SharedSteerSet:
         kernel: its sets.
         first: whether this is the worker that takes what others share.
         settle: seconds that an answer waits at most.
-        count: counts, by one of `OUTCOMES` or `WAYS`.
+        count: counts, by one of `SETTLED` or `SHARED` of `urlward.records.metrics`.
         settled: is told how long an answer has waited, seconds.
 
     Attributes:

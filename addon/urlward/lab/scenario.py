@@ -124,7 +124,6 @@ class Host(_Table):
         families: the IP versions that it has addresses of.
         https: parameters of its HTTPS record (RFC 9460), such as ``alpn="h3,h2"``; none where empty.
         subdomains: whether all names below it are there as well.
-        ttl: of its records, in seconds.
     """
 
     at: str = ""

@@ -63,12 +63,8 @@ class SharedOrigin:
 
     One session finds out what it speaks, before the others connect.
 
-    Args:
-        loop: the event loop.
-        client: that connection.
-
     Attributes:
-        client: it, until it is closed.
+        client: that connection, until it is closed.
         http2: the connection to the origin, if there is one over which HTTP/2 is spoken.
         credit: that its connections share.
     """

@@ -87,6 +87,7 @@ class Tls:
     Args:
         context: by which it is.
         server_name: of the origin, where this side is the client.
+        resumed: a session with that origin to go on with, if there is one.
 
     Attributes:
         session: OpenSSL's.

@@ -168,7 +168,7 @@ def leader_of(place: ListPlace) -> str:
     """
     found = place.read(NAME)
     record = None if found is None else _parse(found.data)
-    return "" if record is None or record.free else record.holder
+    return "" if record is None else record.holder
 
 
 def _parse(data: bytes) -> _Record | None:

@@ -78,7 +78,7 @@ class ListPlace(Protocol):
             over: tag of what it takes the place of.
 
         Raises:
-            ChangedError: something else is there.
+            OvertakenError: something else is there.
         """
 
     def remove(self, name: str) -> None:

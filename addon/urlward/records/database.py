@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -184,7 +184,6 @@ class Database:
     Args:
         engine: to connect with.
         name: for messages.
-        pause: waits that many seconds.
         path: of an SQLite database; None of a server's.
         forgets: whether a role is refused that may not have the server's files forget what it deletes.
 
@@ -201,7 +200,6 @@ class Database:
         self,
         engine: Engine,
         name: str,
-        pause: Callable[[float], None] = time.sleep,
         path: Path | None = None,
         *,
         forgets: bool = True,
@@ -209,7 +207,7 @@ class Database:
         self.name = name
         self.engine = engine
         self._writing = writing(engine)
-        self._pause = pause
+        self._pause = time.sleep
         self.is_file = engine.dialect.name == "sqlite"
         self._node: Node | None = None
         self._pace = Pace()

@@ -191,7 +191,6 @@ class Delivery:
         state: the state folder.
         open_store: opens it; called again where that fails.
         tell: takes an alarm's kind and text, from any thread.
-        clock: seconds.
 
     Attributes:
         name: of the store.
@@ -210,7 +209,6 @@ class Delivery:
         state: Path,
         open_store: Callable[[], Store],
         tell: Callable[[str, str], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.place = place
@@ -220,8 +218,8 @@ class Delivery:
         self._open = open_store
         self._store: Store | None = None
         self._outbox = Outbox(state)
-        self._alarms = StoreAlarms(name, tell, clock, down=False)
-        self._clock = clock
+        self._alarms = StoreAlarms(name, tell, time.monotonic, down=False)
+        self._clock = time.monotonic
         self._closing = Flag()
         self._end_at = 0.0
         self._in_a_row = self._failures = self._written = self._waiting = 0

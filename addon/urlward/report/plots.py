@@ -114,13 +114,11 @@ class LineChart:
 type Plot = Bars | LineChart
 
 
-def cdf(name: str, values: Sequence[float], most: int = 200) -> Series:
-    """The share of values (in percent) that are at most x, in at most that many points."""
+def cdf(name: str, values: Sequence[float]) -> Series:
+    """The share of values (in percent) that are at most x, in at most 200 points."""
     ordered = sorted(values)
     count = len(ordered)
-    steps = (
-        sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else range(count)
-    )
+    steps = sorted({round(i * (count - 1) / 199) for i in range(200)}) if count > 200 else range(count)
     return Series(name, tuple((ordered[i], 100 * (i + 1) / count) for i in steps))
 
 
