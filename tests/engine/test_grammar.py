@@ -160,6 +160,7 @@ def test_an_address_of_no_hosts_file_is_an_entry() -> None:
 UNICODE_HOSTS = [
     ("straße.test", "xn--strae-oqa.test"),
     ("STRAßE.Test", "xn--strae-oqa.test"),
+    ("STRA\u1e9eE.test", "xn--strae-oqa.test"),
     ("stra%C3%9Fe.test", "xn--strae-oqa.test"),
     ("ßtra%C3%9Fe.test", "xn--trae-unad.test"),
     ("σίγμας.test", "xn--kxaef0b5ab.test"),

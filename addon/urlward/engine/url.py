@@ -293,7 +293,8 @@ def _whatwg_host(host: str) -> str:
     host = host.translate(STRIPPED)
     if not host.isascii():
         with suppress(UnicodeError):
-            host = host.encode("latin-1").decode("utf-8")
+            # As browsers have it since Unicode 15.1, Ada not yet; `ss` would be another's name.
+            host = host.encode("latin-1").decode("utf-8").replace("\u1e9e", "ß")
     if not host or any(c in host for c in "/\\?#@"):
         raise UrlError("no host" if not host else "host has a character that ends it")
     if not host.startswith("["):
