@@ -6,6 +6,7 @@ what it cannot get rid of is lost, and counted. Files are written to at once.
 """
 
 import atexit
+import json
 import os
 import select
 import stat
@@ -133,6 +134,12 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(value: object) -> str:
+    """A value as JSON that people read: letters of all languages as they are, and what is not printable as
+    `plain` has it."""
+    return plain(json.dumps(value, ensure_ascii=False))
 
 
 def columns(rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:

@@ -25,7 +25,7 @@ def run(*arguments: str | Path) -> int:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    append(tmp_path, "anna (uid 0)", "allowed", NOW, why="asked \x1b[2J for")
+    append(tmp_path, "anna (uid 0)", "allowed", NOW, why="asked \x1b[2J for señas")
     append(tmp_path, "", "expired", NOW + 60, id="a-1")
     return tmp_path
 
@@ -198,13 +198,15 @@ def test_list(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     config.write_text(f'state = "{state}"\n')
     assert run("list", "--config", config) == 0
     assert capsys.readouterr().out.splitlines() == [
-        '     1  2025-11-25T09:46:40Z  allowed  anna (uid 0)  why="asked \\u001b[2J for"',
+        '     1  2025-11-25T09:46:40Z  allowed  anna (uid 0)  why="asked \\u001b[2J for señas"',
         '     2  2025-11-25T09:47:40Z  expired  -  id="a-1"',
     ]
     assert run("list", "--state", state, "--last", "1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["id"] == "a-1"
     assert run("list", "--state", state, "--action", "allowed") == 0
-    assert capsys.readouterr().out.count("\n") == 1
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert r'why="asked \u001b[2J for señas"' in out
 
 
 def test_what_shows_nothing_is_said(state: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_line() -> None:
     )
     assert line(event) == (
         "2026-11-18T11:06:40.000Z block client=[2001:db8::7]:40213 destination=198.51.100.1:443 "
-        'list="a b" reference=REF0-0000-0000 group="\\u202eevil\\n" {"text": "\\u0000 \\u00e9"}'
+        'list="a b" reference=REF0-0000-0000 group="\\u202eevil\\n" {"text": "\\u0000 é"}'
     )
     assert line(an_event(kind="start", client="", list="", reference="")) == "2026-11-18T11:06:40.000Z start"
 

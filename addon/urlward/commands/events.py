@@ -17,6 +17,7 @@ from urlward.config import SYSTEM
 from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
+from urlward.lines import quoted
 from urlward.options import given_number
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import digests_of, kept_client
@@ -282,9 +283,6 @@ def line(event: Event) -> str:
         if name in said and port:
             said[name] = join_address(said[name], port)
     detail = said.pop("detail", "")
-    words = [
-        f"{name}={value if _BARE.issuperset(value) else json.dumps(value)}" for name, value in said.items()
-    ]
-    # Written by who objects, among others: no control characters, and none that turn the line around.
-    plain = json.dumps(json.loads(detail)) if detail else ""
-    return " ".join(filter(None, [time_text(event.time), event.kind, *words, plain]))
+    words = [f"{name}={value if _BARE.issuperset(value) else quoted(value)}" for name, value in said.items()]
+    more = quoted(json.loads(detail)) if detail else ""  # written by who objects, among others
+    return " ".join(filter(None, [time_text(event.time), event.kind, *words, more]))

@@ -21,7 +21,7 @@ from urlward.config.problem import SettingError
 from urlward.config.records import RecordsTable
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
-from urlward.lines import columns
+from urlward.lines import columns, quoted
 from urlward.options import given_number
 from urlward.policy.reasons import reason_of
 from urlward.progress import progress_bar
@@ -475,7 +475,6 @@ def _list(args: argparse.Namespace) -> int:
 def _audit_row(number: int, line: dict[str, Any] | None) -> str:
     if line is None:
         return f"{number:>6}  (cut short as it was written)"
-    fields = "  ".join(f"{name}={json.dumps(value)}" for name, value in line.items() if name not in CHAIN)
-    # Whatever the file says, a terminal gets no control characters of it.
-    time, action, who = (json.dumps(str(line.get(name) or "-"))[1:-1] for name in ("time", "action", "who"))
+    fields = "  ".join(f"{name}={quoted(value)}" for name, value in line.items() if name not in CHAIN)
+    time, action, who = (quoted(str(line.get(name) or "-"))[1:-1] for name in ("time", "action", "who"))
     return f"{number:>6}  {time}  {action}  {who}  {fields}"
