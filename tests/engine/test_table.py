@@ -1,10 +1,13 @@
 """The flat table: each row's digest, kind, id and further parameters, and where rows with a digest are."""
 
+import pytest
+
 from engine.support import build
 from engine.test_artifact import forge
 from urlward.engine.artifact import Section, parse
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
+from urlward.engine.errors import ArtifactError
 from urlward.engine.record import param_text
 from urlward.engine.table import RowTable
 
@@ -65,4 +68,7 @@ def test_what_rows_have_in_numbers() -> None:
 
 def test_parameters_that_point_anywhere_are_no_more_than_there_are() -> None:
     forged = forge(build(LINES, Key(SECRET)), {Section.PARAM_ROWS: bytes(4) + b"\xff\xff\xff\xff"})
-    assert len(RowTable(parse(forged)).further_params(0)) == 20
+    found = RowTable(parse(forged))
+    assert len(found.further_params(0)) == 20
+    with pytest.raises(ArtifactError):
+        list(found.check())

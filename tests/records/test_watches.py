@@ -29,7 +29,7 @@ class Told:
         self.events.append((kind, detail, fields["list"]))
 
     def take(self) -> list[tuple[str, dict[str, Any], str]]:
-        """What was told since; heads of the audit log are the tests' of that (test_audit_commands.py)."""
+        """What was told since; heads of the audit log are the tests' of that (test_audit_records.py)."""
         taken, self.events = [one for one in self.events if one[0] != "audit"], []
         return taken
 

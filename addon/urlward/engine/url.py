@@ -317,10 +317,7 @@ def _whatwg_host(host: str) -> str:
         raise UrlError("not a valid host") from e
     if parsed.startswith("["):
         return _unmapped(IPv6Address(parsed[1:-1]))
-    parsed = _collapse_dots(parsed)
-    if not parsed:
-        raise UrlError("no host")
-    return parsed
+    return _collapse_dots(parsed)
 
 
 def _collapse_dots(host: str) -> str:
