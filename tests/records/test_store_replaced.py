@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from conftest import wait_for
@@ -27,7 +28,11 @@ from urlward.records.retention import KeepingStores
 from urlward.records.store import EventQuery, ReplacedError, StoreError
 from urlward.records.stores import open_store
 
-TABLES = {"sqlite": StoreTable(kind="sqlite"), "jsonl": StoreTable(kind="jsonl")}
+TABLES = {
+    "sqlite": StoreTable(kind="sqlite"),
+    "jsonl": StoreTable(kind="jsonl"),
+    "postgresql": StoreTable(kind="postgresql", url_env="RECORDS_URL"),
+}
 
 
 class Running:
@@ -158,6 +163,36 @@ def test_it_is_noticed_without_traffic_too(running: Callable[[str], Running], ki
     one.put(events(10, 10))
     wait_for(lambda: one.written == 20, "events to be kept")
     assert one.kept() == {str(n) for n in range(10, 20)}
+
+
+def test_a_server_in_whose_place_is_an_empty_one_is_noticed(
+    running: Callable[[str], Running], postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECORDS_URL", postgresql_url)
+    one = running("postgresql")
+    one.put(events(10))
+    wait_for(lambda: one.written == 10, "events to be kept")
+    with closing(psycopg.connect(postgresql_url, autocommit=True)) as server:
+        server.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        wait_for(lambda: "store-back" in one.kinds(), "the store to be back")
+        one.put(events(10, 10))
+        wait_for(lambda: one.written == 20, "events to be kept")
+        assert server.execute("SELECT count(*) FROM events").fetchone() == (10,)
+    assert one.kinds() == ["store-replaced", "store-down", "store-back"]
+
+
+def test_a_server_that_is_down_is_said_without_traffic_too(
+    running: Callable[[str], Running], postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECORDS_URL", postgresql_url)
+    one = running("postgresql")
+    one.put(events(10))
+    wait_for(lambda: one.written == 10, "events to be kept")
+    address, _, folder = postgresql_url.partition("?host=")
+    name = address.rpartition("/")[2]
+    with closing(psycopg.connect(host=folder, user="urlward", dbname="postgres", autocommit=True)) as server:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    wait_for(lambda: one.kinds() == ["store-down"], "that it is down")
 
 
 @pytest.mark.parametrize("which", ["records.db-wal", "records.db-shm", "records.db-*"])

@@ -42,6 +42,7 @@ from urlward.records.sql import (
     Step,
     check_grant,
     deletions,
+    has_part,
     insert_new,
     keep_no_samples,
     migrate,
@@ -231,14 +232,17 @@ class Database:
                 insert_new(connection, _TABLE, self._under_own_name(connection, events))
         finally:
             # Only now: what is committed to files that are gone by then is in no file that anybody can open.
-            self.check()
+            if self.is_file:
+                self.check()
 
     def check(self) -> None:
-        """As `Store.check`."""
-        if self._files is None:
-            return
+        """As `Store.check`; a server answers, and has its tables: another may be in its place."""
         with told(self.name):
-            reason = self._files.replaced(self.engine)
+            if self._files is not None:
+                reason = self._files.replaced(self.engine)
+            else:
+                with self.engine.connect() as connection:
+                    reason = "" if has_part(connection, _PART) else "its tables are gone"
         if reason:
             raise ReplacedError(f"{self.name}: {reason}")
 

@@ -364,10 +364,10 @@ class Delivery:
         try:
             if self._store is None:
                 self._store = self._open()
+            if not events or self._in_a_row:
+                self._store.check()
             if events:
                 self._store.write(events)
-            else:
-                self._store.check()
         except ReplacedError as e:
             # What it has open nobody else can read: it is opened, and so made, anew.
             store, self._store = self._store, None

@@ -218,6 +218,8 @@ def open_server(url: str, where: str) -> Engine:
         raise StoreError(
             f"PostgreSQL needs the extra `postgresql`: urlward help install ({e.name or e} is not there)"
         ) from e
+    # With each statement of many rows that fails, it says the error again, as one of its own insides.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -475,6 +477,11 @@ def _version(connection: Connection, part: str, first: str) -> int | None:
     if tables.has_table(_versions.name):
         version = connection.execute(select(_versions.c.version).where(_versions.c.part == part)).scalar()
     return 1 if version is None and first and tables.has_table(first) else version
+
+
+def has_part(connection: Connection, part: str) -> bool:
+    """Whether a part's tables are there."""
+    return _version(connection, part, "") is not None
 
 
 def _later(part: str, version: int, last: int) -> StoreError:

@@ -170,7 +170,7 @@ class Store(Protocol):
         """
 
     def check(self) -> None:
-        """Check that the opened files are still in place; costs some system calls.
+        """Check that the opened files are still there, and a server; costs some system calls, or a question.
 
         Raises:
             ReplacedError: it has not.
