@@ -117,6 +117,22 @@ async def test_one_alone_is_asked_again() -> None:
     assert asks.under_way == 0
 
 
+async def test_a_slow_name_is_asked_for_again_each_second() -> None:
+    first, second = Way(), Way()
+    asks = forwarder(first, second, timeout=5)
+    first.heard = second.heard = asks.now
+    query = Query()
+    asks.ask(query)
+    for number in (2, 3, 4):
+        asks.now += 1
+        await until(lambda number=number: len(first.sent + second.sent) == number, "the next time")
+    assert (len(first.sent), len(second.sent)) == (2, 2)
+    assert not first.well, "others need not wait for it as long as this does"
+    asks.now += 1.5
+    asks.take(query, first, query.answer())
+    assert query.got == query.answer()
+
+
 async def test_one_that_cannot_be_reached_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Way(), Way()
     asks = forwarder(first, second)

@@ -19,7 +19,7 @@ class DnsTable(Table):
         listed_hosts: what a host listed whole gets: its addresses, ``nxdomain``, or `page_addresses`.
         page_addresses: addresses of this gateway that answer with the block page.
         canary: whether browsers are told to leave DNS over HTTPS off, and Apple's relay and Chrome's tunnel.
-        timeout: seconds that a resolver has to answer.
+        timeout: seconds that resolvers have to answer; the next is asked after one.
         max_ttl: seconds that a client may keep the addresses of a steered name.
         remember: names resolved lately that are kept, for a list that comes to name one.
     """
@@ -29,7 +29,7 @@ class DnsTable(Table):
     listed_hosts: Literal["steer", "nxdomain", "page"] = "steer"
     page_addresses: Addresses = ()
     canary: bool = True
-    timeout: Annotated[float, Field(gt=0, le=30)] = 2.0
+    timeout: Annotated[float, Field(gt=0, le=30)] = 5.0
     max_ttl: Annotated[int, Field(ge=0, le=86_400)] = 300
     remember: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 

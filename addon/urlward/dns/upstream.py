@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import ceil
 from typing import Protocol
 
 from urlward.dns.resolver_addresses import ResolverAddress
@@ -42,6 +43,9 @@ logger = logging.getLogger("urlward.gateway")
 
 LEFT_ALONE = 10.0
 """Seconds for which a resolver that has failed is asked last."""
+
+ASKED_AGAIN = 1.0
+"""Seconds after which the next resolver is asked, or the only one again; less where all have less time."""
 
 SILENT = 1.0
 """Seconds without an answer after which a query that goes unanswered is the last from its socket."""
@@ -192,7 +196,7 @@ class Forwarder:
         self._ways = tuple(ways)
         for way in ways:
             way.forwarder = self
-        self._attempts = max(2, len(ways))
+        self._attempts = max(2, len(ways), ceil(self._timeout / ASKED_AGAIN))
         self._interval = self._timeout / self._attempts
         self._report.resolvers = [way.text for way in ways]
         for _, exchange, _ in self._deadlines:
@@ -307,7 +311,7 @@ class Forwarder:
                     continue
                 way = exchange.way
                 # A slow name says nothing of a resolver that answers others.
-                if way is not None and way.heard < now - self._timeout:
+                if way is not None and way.heard < now - 2 * self._interval:
                     self.mark(way)
                 self._next(exchange)
         finally:
