@@ -792,13 +792,6 @@ def test_requests_that_come_together_are_answered_by_turns() -> None:
     assert (len(case.answers), case.ends.asked[-1]) == (5, "close")
 
 
-def test_a_head_behind_what_is_under_way_is_not_waited_for() -> None:
-    case = Case().client(get() + get()[:9])
-    assert case.relay.head is None
-    case.server(ok())
-    assert case.relay.head is not None
-
-
 def test_requests_by_turns_that_origins_answer() -> None:
     """A turn ends at an answer of ours, and a request behind it waits for its origin."""
     case = Case()
