@@ -209,9 +209,17 @@ def test_what_a_list_says_of_itself() -> None:
     assert (li.has_names, li.has_pages, li.nocase, li.floating_nocase) == (True, True, False, False)
     plain = load_lines(["h.test"], Key(SECRET))
     assert (plain.has_names, plain.has_pages, plain.floating) == (False, False, [])
-    assert load_lines(["http://h.test/a nocase"], Key(SECRET)).nocase
-    assert load_lines(["*/a/* nocase"], Key(SECRET)).floating_nocase
+    assert load_lines(["http://h.test/a nocase", "h.test"], Key(SECRET)).nocase
+    assert load_lines(["*/a/* nocase", "h.test"], Key(SECRET)).floating_nocase
     assert load_lines(["192.0.2.0/24", "2001:db8::/32"], Key(SECRET)).prefixes6 == [32]
+    for more, said in (
+        ([], (True, False, True)),
+        (["@@http://h.test/b"], (True, False, False)),
+        (["http://h.test/b port=81"], (True, True, True)),
+        (["http://h.test/b expires=2030-01-01"], (True, True, False)),
+    ):
+        li = load_lines(["http://h.test/a", *more], Key(SECRET))
+        assert (li.pages_block, li.pages_end, li.pages_only_block) == said
 
 
 def test_an_empty_list_has_no_automaton() -> None:

@@ -141,7 +141,7 @@ def test_records_of_a_byte_each() -> None:
         assert read_client_hello(data[:end]) is None
 
 
-@each_row("data", [record(b"\2\0\0\1x"), record(b"hello"), record(b"") + record(b"\0\0\0\0")])
+@each_row("data", [record(b"\2" + HELLO[6:]), record(b"hello"), record(b"") + record(b"\0\0\0\0")])
 def test_another_message_is_refused(data: bytes) -> None:
     assert may_be_client_hello(data)
     with pytest.raises(ClientHelloError):

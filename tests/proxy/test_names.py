@@ -37,6 +37,9 @@ HOST = (b"Host", b"a.example:81")
 def test_of_an_explicit_proxy_request() -> None:
     absolute = request(HOST, host="b.example", port=82, scheme=b"http", authority=b"b.example:82")
     assert names_of(absolute, make_context()) == Names(("a.example", "b.example"), (81, 82), "", "/a?b")
+    for host in ("2001:db8::7", "[2001:db8::7]"):
+        absolute = request(host=host, port=82, scheme=b"http", authority=b"[2001:db8::7]:82")
+        assert names_of(absolute, make_context()) == Names(("[2001:db8::7]",), (82,), "", "/a?b")
 
 
 def test_a_field_that_frames_to_some_is_refused() -> None:

@@ -145,6 +145,13 @@ def test_a_client_that_asks_nothing_more_is_not_waited_for() -> None:
     assert case.ends.client == ok("1") + ok("2")
 
 
+def test_who_has_begun_a_head_is_not_at_rest() -> None:
+    case = Case().client(get()).server(ok())
+    assert (case.relay.idle, case.relay.head) == (True, None)
+    case.client(get()[:9])
+    assert (case.relay.idle, case.relay.head) == (False, 1)
+
+
 def test_line_breaks_before_a_response_hide_no_end_of_its_head() -> None:
     response = b"\r\n\r\n" + ok()
     for cut in range(1, len(response)):

@@ -19,6 +19,7 @@ from urlward.state.folder import (
     append_private,
     damaged_lately,
     forget_damaged,
+    kept_key,
     local_key,
     locked,
     made_folder,
@@ -112,6 +113,20 @@ def test_a_flipped_digit_is_not_another_key(tmp_path: Path) -> None:
     secret = local_key(tmp_path).secret
     (tmp_path / "key").write_bytes(format_key(bytes([secret[0] ^ 1, *secret[1:]])))
     assert local_key(tmp_path).secret == secret
+
+
+def test_the_key_or_its_copy_is_read_where_nothing_is_mended(tmp_path: Path) -> None:
+    assert kept_key(tmp_path) is None
+    key = local_key(tmp_path)
+    path, copy = tmp_path / "key", tmp_path / "key.copy"
+    for text in (format_key(bytes([key.secret[0] ^ 1, *key.secret[1:]])), b"", format_key(key.secret)):
+        path.write_bytes(text)
+        found = kept_key(tmp_path)
+        assert found is not None
+        assert found.secret == key.secret
+    copy.unlink()
+    assert (found := kept_key(tmp_path)) is not None
+    assert found.secret == key.secret
 
 
 def test_a_key_that_takes_its_place_is_the_key(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def without_telling(id_: str, category: str, host: str, path: str, params: froze
         apart = first not in said if first.isalnum() else not _may_be_in(path.lower(), said)
     if apart and params:
         apart = all(value.isalnum() and value not in said for value in _values(params))
-    if apart or not tells(said, host, path, params, words=True):
+    if apart:
         return id_, category
     return (
         "" if tells(id_.lower(), host, path, params, words=True) else id_,
