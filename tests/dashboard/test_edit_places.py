@@ -1,7 +1,9 @@
 """Edits by places, also of those that have moved since, as another file has a table less: no other is hit."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +52,23 @@ def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Editor:
 def one_less(tmp_path: Path) -> None:
     """Remove the first feed and the first group, which are in another file."""
     (tmp_path / "main.toml").write_text('include = ["more.toml"]\n[[feed]]\nname = "b"\npath = "b"\n')
+
+
+def test_a_file_is_not_gone_through_again_for_each_of_its_tables(
+    editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+
+    def watched(data: bytes) -> Any:
+        hashed.append(data)
+        return sha256(data)
+
+    monkeypatch.setattr("urlward.dashboard.editing.sha256", watched)
+    with (tmp_path / "more.toml").open("a") as file:
+        file.write("#" * 10_000)
+    found = editor.overview()
+    assert len(hashed) == len(found["feed"]) + len(found["group"])
+    assert max(map(len, hashed)) < 100
 
 
 def test_no_other_table_is_changed_or_removed(editor: Editor, tmp_path: Path) -> None:

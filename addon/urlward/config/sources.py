@@ -12,7 +12,8 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from pwd import getpwuid
 from typing import Any, NamedTuple
@@ -74,6 +75,11 @@ class Sources:
     def text(self) -> bytes:
         """All files' texts as one, for `in_force`."""
         return json.dumps([None if d is None else d.decode("latin-1") for _, d in self.files]).encode()
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """Digests of the files' texts, which each of thousands of tables asks for."""
+        return tuple(sha256(each.data or b"").digest() for each in self.files)
 
     def changed(self, remedy: str) -> str:
         """Words where the files say other things now than what was read; empty where they do not.

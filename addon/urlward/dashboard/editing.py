@@ -478,7 +478,7 @@ def mark(sources: Sources, at: str) -> str:
     """Mark of a place, by which it is seen that another table is there: of its file's text, of which that of
     no file is one, too, and of the place in that file, which moves with what other files have before it."""
     number, there = sources.place(at)
-    return sha256(f"{number} {there}\n".encode() + (sources.files[number].data or b"")).hexdigest()[:32]
+    return sha256(f"{number} {there}\n".encode() + sources.digests[number]).hexdigest()[:32]
 
 
 def _dict(value: Any) -> dict[str, Any]:
