@@ -5,6 +5,7 @@ host without an entry is only looked at for path sequences. Nothing here changes
 caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
+import re
 from binascii import hexlify
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ from zlib import crc32
 from urlward.engine.compiler import FilePool
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import ALGORITHMS, PDQ, Kind
+from urlward.engine.extensions import is_file
 from urlward.engine.hosts import (
     ALL_QUIET,
     QUIET,
@@ -41,7 +43,7 @@ from urlward.engine.readings import (
     target_readings,
 )
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
-from urlward.engine.slugs import is_own_slug, slug_path
+from urlward.engine.slugs import is_own_slug, slug_paths
 from urlward.engine.table import FileTable
 from urlward.engine.url import (
     DEFAULT_PORTS,
@@ -59,6 +61,8 @@ from urlward.engine.url import (
     split_url,
 )
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
+
+_BACKSLASHES = re.compile(r"\\|%5[cC]").sub
 
 _COMPARED = 8
 """Characters to compare that cost what rewriting one does (`Work`)."""
@@ -279,6 +283,8 @@ class Matcher:
                 return of_index
             if of_index.action == "monitor" and verdict is PASS:
                 verdict = of_index
+        if query and path[-1] != "/" and verdict.action not in _DECIDED and not is_file(path):
+            return self._check_slugs(states, (f"{path}/",), verdict, judging, decide)
         # In front of `:` are the slash and the digits of a page's part (`slug_path`).
         if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:
             return verdict
@@ -348,10 +354,11 @@ class Matcher:
                 short_not_allowed = [*(short_not_allowed or ()), *found]
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict
-        paths = dict.fromkeys(reading.path for reading in readings if not reading.shorter)
-        if "\\" in target:
+        paths = dict.fromkeys(_as_asked(r.path, r.query) for r in readings if not r.shorter)
+        path, _, query = target.partition("?")
+        if (bare := _BACKSLASHES("", path)) != path:
             # To WordPress no slash, but a mark as any other.
-            paths[canonical_path(target.partition("?")[0].replace("\\", ""))] = None
+            paths[_as_asked(canonical_path(bare), query)] = None
         return self._check_slugs(not_allowed, paths, passed or PASS, judging, decide)
 
     def _check_slugs(
@@ -374,10 +381,10 @@ class Matcher:
         places = [(state, place) for state in states for place in state.places]
         for path in paths if places else ():
             judging.spend(len(path) // _COMPARED, 0)
-            slug = slug_path(path)
             found: dict[int, list[Verdict]] = {}
-            for state, place in places if slug else ():
-                self._search_pages(place, slug, judging, found.setdefault(id(state), []))
+            for slug in slug_paths(path):
+                for state, place in places:
+                    self._search_pages(place, slug, judging, found.setdefault(id(state), []))
             for several in filter(None, found.values()):
                 verdict = decide(self._excused(several) if self._guarded else several)
                 if verdict.action == "block":
@@ -945,6 +952,12 @@ def _judge(
             return
         verdict = verdict._replace(doubtful=True)
     found.append(verdict)
+
+
+def _as_asked(path: str, query: str) -> str:
+    """A path as WordPress has it with parameters, of which some (`?preview=1`) have it lead nobody to the
+    slash that it lacks."""
+    return f"{path}/" if query and path[-1] != "/" else path
 
 
 def _as_host(address: str) -> str:

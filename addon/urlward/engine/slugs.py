@@ -54,6 +54,18 @@ _MADE = (
 _ESCAPES = {byte: f"%{byte:02X}" for byte in range(128, 256)}
 
 
+def slug_paths(path: str) -> tuple[str, ...]:
+    """The paths that the page may be listed by which WordPress gives for a path, as `slug_path`: with and
+    without the `index.php` that is in front of all names where its server rewrites none."""
+    if len(path) <= _MOST and is_own_slug(path):
+        return (path,) if len(path) - path.rfind("/", 0, -1) - len("//") >= _LEAST else ()
+    front, index, behind = path.rpartition("/index.php/")
+    slug = slug_path(f"/{behind}" if index else path)
+    if not slug:
+        return ()
+    return (f"{front}/index.php{slug}", f"{front}{slug}") if index else (slug,)
+
+
 def slug_path(path: str) -> str:
     """The path of the page that WordPress gives for a path; linear in its length.
 
