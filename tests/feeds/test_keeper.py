@@ -113,6 +113,21 @@ class TestLoad:
             assert blocks(kept.matcher, f"http://{host}/")
         assert not blocks(kept.matcher, "http://d.example/")
 
+    async def test_lists_that_are_called_alike_are_named_by_their_paths(self, path: Path) -> None:
+        for folder in ("adult", "games"):
+            path.with_name(folder).mkdir()
+            (path.parent / folder / "domains").write_text(f"{folder}.example\n")
+            path.with_name(f"{folder}.ward").write_bytes(artifact([f"b.{folder}.test"], name="hosts"))
+        paths = ["adult/domains", "games/domains", "adult.ward", "games.ward", "list.txt"]
+        kept = Keeper([path.parent / name for name in paths], Key(SECRET))
+        kept.load()
+        named = ["adult-domains", "games-domains", "adult", "games", "list"]
+        assert kept.names == [li.name for li in kept.matcher.lists] == named
+        replace(path.parent / "games" / "domains", "games.example\nc.example\n")
+        await kept.reload()
+        assert kept.matcher.check_url("http://c.example/", 0.0).list == "games-domains"
+        assert kept.names == [li.name for li in kept.matcher.lists] == named
+
     def test_bad_lines_within_the_budget_are_told(self, path: Path, log: Callable[[], list[str]]) -> None:
         path.write_text(f"a.example\n{SENTINEL}\n")
         kept = Keeper([path], Key(SECRET), ErrorBudget.parse("50%"))

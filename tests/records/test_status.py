@@ -50,6 +50,14 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert "stall        4 ms" in text
 
 
+def test_lists_whose_names_no_label_takes_are_not_one_that_differs(tmp_path: Path) -> None:
+    exposition = made(tmp_path, RecorderState(stores={"sqlite": StoreState()}))
+    exposition.take("a", counted(ListFacts("a (1)", 3, 10, 0), ListFacts("a (2)", 4, 20, 0)))
+    found = status_of(exposition, node="gw1", now=NOW)
+    assert [(one["name"], one["agreed"]) for one in found["lists"]] == [("other", True)]
+    assert found["ok"]
+
+
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     recorder = RecorderState(
         stores={"sqlite": StoreState(up=False)}, alarms={"probing": "a client reads the list out"}

@@ -11,14 +11,15 @@ import asyncio
 import ctypes
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from urlward.engine.artifact import Header, check_key, parse, read_header
+from urlward.engine.artifact import Header, check_key, fit_name, parse, read_header
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.hosts import is_too_wide
@@ -157,6 +158,12 @@ class Kept:
         """Number of entries, with those that have expired."""
         return 0 if self.loaded is None else self.loaded.entries
 
+    def call(self, name: str) -> None:
+        """Give the list another name."""
+        self.spec = replace(self.spec, name=name)
+        if self.loaded is not None:
+            self.loaded.name = name
+
     def take(self, loaded: LoadedList, signature: Signature | None) -> LoadedList | None:
         """Put an artifact in force; returns what has gone out of use."""
         old, self.loaded = self.loaded, loaded
@@ -273,10 +280,25 @@ class Keeper:
         self._kept = [self._first(file, progress) for file in self.files]
         if first and self._state is not None:
             forget_others(self._state, [kept.named.feed.store for kept in self._kept if kept.named])
+        self._tell_apart()
         if self._exceptions is not None:
             self._exceptions.look(time.time())
         self._swap()
         _give_back()
+
+    def _tell_apart(self) -> None:
+        """Name lists that are called alike, such as ``domains`` in a folder a category, by their paths:
+        rules, figures and events know a list by its name."""
+        count = Counter(kept.name for kept in self._kept if kept.named is not None)
+        for called in (name for name, number in count.items() if number > 1):
+            alike = [kept for kept in self._kept if kept.named is not None and kept.name == called]
+            paths = [kept.spec.path.absolute().with_suffix("").parts for kept in alike]
+            for depth in range(1, max(map(len, paths))):
+                names = [fit_name("-".join(parts[-depth:])) for parts in paths]
+                if len(set(names)) == len(names):
+                    for kept, name in zip(alike, names, strict=True):
+                        kept.call(name)
+                    break
 
     @property
     def names(self) -> list[str]:

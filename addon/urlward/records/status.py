@@ -240,7 +240,8 @@ def _lists(found: Sequence[ListFacts], now: float) -> list[dict[str, Any]]:
                 "serial": behind.serial,
                 "entries": behind.entries,
                 "age": round(now - behind.created) if behind.created else None,
-                "agreed": len({facts.serial for facts in each}) == 1,
+                # Several lists are `OTHER`, by names that no label takes.
+                "agreed": name == OTHER or len({facts.serial for facts in each}) == 1,
             }
         )
     return shown
