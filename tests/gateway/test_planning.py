@@ -18,7 +18,7 @@ V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rules, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
     monkeypatch.setattr(rules, "has_ipv6", lambda: True)
-    monkeypatch.setattr(rules, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
+    monkeypatch.setattr(rules, "missing_interfaces", lambda names, **_: [n for n in names if n != "lan0"])
     monkeypatch.setattr(rules, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"})
     monkeypatch.setattr(rules, "come_in_elsewhere", lambda *_: False)
     monkeypatch.setattr(rules, "sysctl", lambda _: "1")

@@ -113,7 +113,9 @@ def test_this_thread_s_network() -> None:
         found = own_addresses()
         assert {ip_address("192.0.2.1"), ip_address("2001:db8::1"), ip_address("::1")} <= found
         assert len(found) == 4
-        assert missing_interfaces(["lo", "l*", "eth9", "wg*"]) == ["eth9", "wg*"]
+        assert missing_interfaces(["lo", "l*", "eth9", "wg*"]) == ["eth9"]
+        assert missing_interfaces(["lo", "l*", "eth9", "wg*"], whatever=True) == ["eth9", "wg*"]
+        assert interface_faults(["wg*"]) == [], "nobody has dialled in"
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

@@ -408,7 +408,7 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
     found = _resolvers(gateway, families, system, notes) if resolves else ()
     notes += first_few(
         f"gateway.interfaces: there is no {name} on this machine, or not yet"
-        for name in missing_interfaces(gateway.interfaces)
+        for name in missing_interfaces(gateway.interfaces, whatever=True)
     )
     notes += first_few(
         f"gateway.interfaces: {name} is a port of {master}, as which packets come in: name {master}"

@@ -96,10 +96,16 @@ def unseen_rules(proc: Path = _PROC) -> list[str]:
     ]
 
 
-def missing_interfaces(names: Iterable[str]) -> list[str]:
-    """Interfaces that this machine does not have, or not yet; a name may end in ``*``."""
+def missing_interfaces(names: Iterable[str], *, whatever: bool = False) -> list[str]:
+    """Interfaces that this machine does not have, or not yet.
+
+    Args:
+        names: wanted; of those that come and go (``ppp*``) there may be none.
+        whatever: whether these count all the same.
+    """
     present = [name for _, name in socket.if_nameindex()]
-    return [name for name in names if not any(_fits(one, name) for one in present)]
+    missing = (name for name in names if not any(_fits(one, name) for one in present))
+    return [name for name in missing if whatever or not name.endswith("*")]
 
 
 type Links = Mapping[int, Link]
