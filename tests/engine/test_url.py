@@ -753,6 +753,7 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # Tomcat leaves out what follows a semicolon.
         ("/a;b=c/d;e", ["/a/d"]),
         ("/x/..;/a", ["/a"]),
+        ("/x\\..;/a", ["/x%5C../a", "/a"]),
         ("/x/..;a=/..;/a;%2f", ["/a"]),
         ("/a%3bb", ["/a"]),
         # The same, behind nginx, which unescapes, takes out dot segments and knows no parameters.
