@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TextIO
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments, caller, recorded
 from urlward.config import SYSTEM
 from urlward.config.tables import join_address
-from urlward.engine.dates import parse_time
+from urlward.engine.dates import parse_time, time_text_ms
 from urlward.engine.errors import UrlwardError
-from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
+from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference
 from urlward.records.privacy import digests_of, kept_client
 from urlward.records.reading import Readings
 from urlward.records.store import EventQuery
@@ -286,4 +286,4 @@ def line(event: Event) -> str:
     ]
     # Written by who objects, among others: no control characters, and none that turn the line around.
     plain = json.dumps(json.loads(detail)) if detail else ""
-    return " ".join(filter(None, [time_text(event.time), event.kind, *words, plain]))
+    return " ".join(filter(None, [time_text_ms(event.time), event.kind, *words, plain]))
