@@ -164,7 +164,7 @@ def test_a_helper_with_such_a_configuration(given: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--at", "noon", "a.example"), "at: 'noon' is not a time"),
+        (("--at", "noon", "a.example"), "at: 'noon' is not a date"),
         (("--client", "pupils", "a.example"), "client: 'pupils' is not an address"),
         (("--client", "", "a.example"), "client: '' is not an address"),
         (("--max-errors", "x", "a.example"), "max-errors: 'x' is not a count"),

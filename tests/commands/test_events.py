@@ -23,9 +23,10 @@ from urlward.commands.events import (
 )
 from urlward.config import ConfigError
 from urlward.config.records import StoreTable
+from urlward.engine.dates import time_text_ms
 from urlward.engine.errors import UrlwardError
 from urlward.records.database import Database, events, open_database
-from urlward.records.event import FIELDS, as_json, time_text
+from urlward.records.event import FIELDS, as_json
 from urlward.records.privacy import Privacy
 from urlward.records.sql import insert_new
 from urlward.records.store import EventQuery, ReplacedError, StoreError
@@ -177,7 +178,7 @@ def test_exports_have_everything(
     assert len(rows) == 120
     first = dict(zip(head, rows[0], strict=True))
     assert first["id"] == some[0].id
-    assert first["time"] == time_text(some[0].time)
+    assert first["time"] == time_text_ms(some[0].time)
     assert first["list"] == 'a"b,\né'
     assert first["entry"] == "'-A1:B2"
     assert (first["client_port"], first["destination_port"]) == ("119", "")

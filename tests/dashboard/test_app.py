@@ -31,10 +31,10 @@ from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.pages import SHOWN
 from urlward.dashboard.sources import EventPage
+from urlward.engine.dates import time_text_ms
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import Grant
 from urlward.records import bounded_server
-from urlward.records.event import time_text
 from urlward.records.store import EventQuery
 from urlward.state.people import change_role, remove_person
 
@@ -408,7 +408,7 @@ def test_events_are_exported_whole(inside: Browser):
     assert len(rows) == EVENTS / 5
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["category"] for row in rows} == {"child-abuse", "phishing", "'=cmd"}
-    assert rows[0]["time"] == time_text(int(rows[0]["id"][:12], 16))
+    assert rows[0]["time"] == time_text_ms(int(rows[0]["id"][:12], 16))
     lines = inside.get("/events.jsonl?kind=cut&list=hotline").data.decode().splitlines()
     assert {json.loads(line)["list"] for line in lines} == {"hotline"}
     assert json.loads(lines[0])["time"].endswith("Z")

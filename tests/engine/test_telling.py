@@ -33,6 +33,7 @@ IDN = "http://b\u00fccher.test/"
         ("192.0.2.7", "S-192-0-2-7"),
         ("[2001:db8::7]", "2001-db8-7"),
         ("http://example.test/secret-page", "S-secret-page"),
+        ("http://example.test/secret", "secret-7"),
         ("http://example.test/gallery", "gallery-7"),
         ("http://example.test/.hidden/page", "hidden-page"),
         ("http://foo-bar.test/a", "foobar-test"),

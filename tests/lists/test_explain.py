@@ -10,7 +10,7 @@ from engine.support import matcher
 from lists.policy_support import config, found
 from rows import each_row
 from urlward.config.problem import SettingError
-from urlward.lists.explain import Checker, explain, parse_time
+from urlward.lists.explain import Checker, explain, parse_at
 from urlward.policy.policy import Policy
 
 CLIENT, STRANGER = "192.0.2.5", "203.0.113.5"
@@ -247,7 +247,7 @@ def test_it_explains_what_is_decided(
     ],
 )
 def test_times(text: str, expected: float) -> None:
-    assert parse_time(text) == expected
+    assert parse_at(text) == expected
 
 
 @each_row(
@@ -261,4 +261,4 @@ def test_times(text: str, expected: float) -> None:
 )  # fmt: skip
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(SettingError, match=r"^at: "):
-        parse_time(text)
+        parse_at(text)

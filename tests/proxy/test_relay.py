@@ -498,6 +498,9 @@ def test_what_the_client_has_yet_to_take_is_under_way() -> None:
     assert under_way(case) == ["/1"]
     case.client(get("/2")).server(ok()[:-1])
     assert under_way(case) == ["/2"], "the one before need not be what it has yet to take"
+    case = Case().client(get("/3", "Content-Length: 5\r\n", "POST") + b"ab").server(ok())
+    assert under_way(case) == ["/3"], "answered before all of it was sent"
+    assert under_way(case.client(b"cde")) == []
 
 
 def test_blanks_around_a_chunk_size_are_borne() -> None:

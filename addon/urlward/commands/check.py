@@ -23,7 +23,7 @@ from urlward.engine.perceptual import PerceptualList
 from urlward.engine.verdict import Verdict
 from urlward.library import Filter
 from urlward.lines import plain
-from urlward.lists.explain import Alike, Checker, Explanation, parse_time
+from urlward.lists.explain import Alike, Checker, Explanation, parse_at
 from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST, given_path
 from urlward.policy.allows import Allow, current_allows
@@ -115,7 +115,7 @@ def _check(args: argparse.Namespace) -> int:
         logging.warning("monitor: the filter lets pass what is blocked here, and tells of it")
     if config.intercept == "none":
         logging.warning("intercept: of what is asked for over TLS the filter judges the host alone")
-    now = time.time() if args.at is None else parse_time(args.at)
+    now = time.time() if args.at is None else parse_at(args.at)
     checker = Checker(loaded.keeper.matcher, loaded.policy, client, now, _allows(config))
     worst = OK
     for url in _urls(args.urls):

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TextIO
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments, caller, recorded
 from urlward.config import SYSTEM
 from urlward.config.tables import join_address
-from urlward.engine.dates import parse_time
+from urlward.engine.dates import parse_time, time_text_ms
 from urlward.engine.errors import UrlwardError
 from urlward.lines import quoted
 from urlward.options import given_number
-from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
+from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference
 from urlward.records.privacy import digests_of, kept_client
 from urlward.records.reading import Readings
 from urlward.records.store import EventQuery
@@ -285,4 +285,4 @@ def line(event: Event) -> str:
     detail = said.pop("detail", "")
     words = [f"{name}={value if _BARE.issuperset(value) else quoted(value)}" for name, value in said.items()]
     more = quoted(json.loads(detail)) if detail else ""  # written by who objects, among others
-    return " ".join(filter(None, [time_text(event.time), event.kind, *words, more]))
+    return " ".join(filter(None, [time_text_ms(event.time), event.kind, *words, more]))

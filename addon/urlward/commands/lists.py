@@ -208,7 +208,7 @@ def _info(args: argparse.Namespace) -> int:
     shown = {
         "name": meta["name"],
         "serial": header.serial,
-        "created": _date(header.created),
+        "created": time_text(header.created),
         "key": header.key_id.hex(),
         "entries": artifact.entries,
         "kinds": meta["counts"],
@@ -230,13 +230,6 @@ def _info(args: argparse.Namespace) -> int:
     if failure:
         raise UrlwardError(told(args.file, failure))
     return DONE
-
-
-def _date(seconds: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return "-"
 
 
 def _keygen(args: argparse.Namespace) -> int:

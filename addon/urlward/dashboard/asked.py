@@ -8,7 +8,7 @@ from urlward.config.problem import SettingError
 from urlward.dashboard.history import SPANS
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import MAX_SERIAL
-from urlward.lists.explain import parse_time
+from urlward.lists.explain import parse_at
 from urlward.objections.objections import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
@@ -39,7 +39,7 @@ def moment(name: str, text: str) -> float | None:
     if minute := _MINUTE(text):
         text = f"{minute[0]}:00Z"
     try:
-        return parse_time(text)
+        return parse_at(text)
     except SettingError as e:
         raise UrlwardError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
 

@@ -34,6 +34,7 @@ from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Needed, RolesNeeded, for_viewers
 from urlward.dashboard.sources import EventPage, NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
+from urlward.engine.dates import time_text_ms
 from urlward.engine.errors import UrlwardError, fault_text, is_bug
 from urlward.records.event import KINDS
 from urlward.records.privacy import network_of
@@ -570,7 +571,7 @@ def iso(moment: float) -> str:
 
 
 def _machine_time(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time_text_ms(int(moment * 1000))
 
 
 @cache

@@ -10,12 +10,11 @@ _TIME = re.compile(
 _DAY = 86400
 
 
-def parse_time(text: str, *, whole_day: bool = False) -> int:
-    """Read a date, in UTC, or a time with its offset.
+def parse_moment(text: str) -> float:
+    """Read a date, which is its beginning in UTC, or a time with its offset.
 
     Args:
-        text: such as ``2027-01-31`` or ``2027-01-31T12:00:00Z``.
-        whole_day: a date is the end of that day, not its beginning.
+        text: such as ``2027-01-31`` or ``2027-01-31T12:00:00.250Z``.
 
     Returns:
         Seconds since 1970-01-01 UTC.
@@ -27,12 +26,23 @@ def parse_time(text: str, *, whole_day: bool = False) -> int:
     if not is_date and not _TIME.fullmatch(text):
         raise ValueError("not a date such as 2027-01-31 nor a time such as 2027-01-31T12:00:00Z")
     try:
-        seconds = int(datetime.fromisoformat(f"{text}T00:00:00Z" if is_date else text.upper()).timestamp())
+        moment = datetime.fromisoformat(f"{text}T00:00:00Z" if is_date else text.upper()).timestamp()
     except ValueError:
         raise ValueError("no such date or time") from None
-    if seconds < 0:
+    if moment < 0:
         raise ValueError("before 1970")
-    return seconds + _DAY if is_date and whole_day else seconds
+    return moment
+
+
+def parse_time(text: str, *, whole_day: bool = False) -> int:
+    """Read a date or time as `parse_moment`, in whole seconds.
+
+    Args:
+        text: likewise.
+        whole_day: a date is the end of that day, not its beginning.
+    """
+    seconds = int(parse_moment(text))
+    return seconds + _DAY if whole_day and _DATE.fullmatch(text) else seconds
 
 
 def time_text(seconds: float) -> str:
@@ -41,6 +51,12 @@ def time_text(seconds: float) -> str:
         return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
         return str(int(seconds))
+
+
+def time_text_ms(milliseconds: int) -> str:
+    """A time as RFC 3339 has it, with milliseconds."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
 
 
 def time_or_none(seconds: float) -> str | None:

@@ -1,14 +1,12 @@
 """Explanations of decisions: the entry that decided for a client at a time, its rule, and other entries."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from urlward.config import Config
 from urlward.config.problem import SettingError
-from urlward.engine.dates import time_text
+from urlward.engine.dates import parse_moment, parse_time, time_text
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
@@ -17,12 +15,8 @@ from urlward.policy.allows import NAME as ALLOWS
 from urlward.policy.allows import Allow, allow_row, out_of_time
 from urlward.policy.policy import Policy, PolicyRule, View
 
-# RFC 3339, or a date alone.
-_TIME = re.compile(
-    r"[0-9]{4}(?:-[0-9]{2}){2}(?:[Tt ][0-9]{2}(?::[0-9]{2}){2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?"
-).fullmatch
-_YEARS = range(1970, 2200)
-"""Beyond, no entry's date reaches, and the arithmetic of time zones ends at 9999."""
+_TOO_FAR = parse_time("2200-01-01")
+"""From here on no entry's date reaches, and the arithmetic of time zones ends at 9999."""
 
 type Alike = tuple[str, int, int, bytes]
 """Name of a list, row in it (`Matcher.file_verdict`), distance, and the listed digest in plain form."""
@@ -159,23 +153,19 @@ def explain(
     )  # fmt: skip
 
 
-def parse_time(text: str) -> float:
-    """Parse seconds since 1970-01-01 UTC of a time (RFC 3339, section 5.6), or of a date's first moment in
-    UTC.
+def parse_at(text: str) -> float:
+    """Read the time that is asked about, as `parse_moment`.
 
     Raises:
-        SettingError: neither, or no such day or time.
+        SettingError: it is none, or too far away.
     """
     try:
-        if not _TIME(text):
-            raise ValueError
-        moment = datetime.fromisoformat(text.upper())
+        moment = parse_moment(text)
     except ValueError as e:
-        hint = "such as 2027-01-31T08:30:00Z, with +01:00 in place of Z elsewhere, or 2027-01-31"
-        raise SettingError("at", f"{text!r} is not a time {hint}") from e
-    if moment.year not in _YEARS:
-        raise SettingError("at", f"years are from {_YEARS[0]} to {_YEARS[-1]}")
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        raise SettingError("at", f"{text!r} is {e}") from e
+    if moment >= _TOO_FAR:
+        raise SettingError("at", f"{text!r} is after 2199")
+    return moment
 
 
 def _weigh(view: View, host: str, verdict: Verdict) -> Weighed:

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
 
+from urlward.engine.dates import time_text_ms
 from urlward.engine.errors import UrlError, place_of
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
@@ -139,7 +140,7 @@ class DecisionLog:
 
 def timestamp(now: float) -> str:
     """UTC to the millisecond, RFC 3339."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    return time_text_ms(int(now * 1000))
 
 
 type PortOf = Callable[[int, tuple[Any, ...], tuple[Any, ...]], int]

@@ -41,12 +41,13 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
+from urlward.engine.dates import time_text_ms
 from urlward.engine.errors import UrlwardError
 
 VERSION = 1
@@ -185,7 +186,7 @@ def gap(since: int, until: int, text: str) -> dict[str, str]:
         text: what has made it.
     """
     first, last = sorted((since, until))
-    return {"since": time_text(first), "until": time_text(last), "text": text}
+    return {"since": time_text_ms(first), "until": time_text_ms(last), "text": text}
 
 
 def events_of(data: bytes | msgspec.Raw) -> tuple[list[Event], int]:
@@ -267,7 +268,7 @@ def detail_of(event: Event) -> dict[str, Any]:
 def as_json(event: Event) -> dict[str, Any]:
     """Export an event as JSON: the module's table, without what does not apply."""
     given: dict[str, Any] = {name: value for name, value in zip(FIELDS, event, strict=True) if value}
-    given |= {"time": time_text(event.time)}
+    given |= {"time": time_text_ms(event.time)}
     if event.detail:
         given["detail"] = detail_of(event)
     return {"version": VERSION, **given}
@@ -305,16 +306,10 @@ def csv_cells(event: Event) -> list[str]:
     A text that a spreadsheet would take for a formula has an apostrophe before it, since names of lists,
     entries and categories come from others (https://owasp.org/www-community/attacks/CSV_Injection).
     """
-    given = event._asdict() | {"time": time_text(event.time)}
+    given = event._asdict() | {"time": time_text_ms(event.time)}
     return [plain_cell(str(value)) if value else "" for value in given.values()]
 
 
 def plain_cell(text: str) -> str:
     """Text for a cell of CSV that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def time_text(milliseconds: int) -> str:
-    """A time in UTC as RFC 3339 has it, with milliseconds."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

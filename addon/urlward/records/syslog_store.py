@@ -19,9 +19,10 @@ from contextlib import suppress
 
 from urlward.config.records import FACILITIES, StoreTable
 from urlward.config.tables import split_address
+from urlward.engine.dates import time_text_ms
 from urlward.feeds.source import FetchError
 from urlward.feeds.tls import context
-from urlward.records.event import FIELDS, PERSONAL, VERSION, Event, time_text
+from urlward.records.event import FIELDS, PERSONAL, VERSION, Event
 from urlward.records.store import StoreError
 
 TIMEOUT = 10.0
@@ -52,7 +53,7 @@ def message(event: Event, facility: str) -> bytes:
     said = [("version", str(VERSION))]
     said += [(name, str(value)) for name in _SAID if (value := getattr(event, name))]
     data = " ".join(f'{name}="{_ESCAPED.sub(r"\\\g<0>", value)}"' for name, value in said)
-    return f"<{priority}>1 {time_text(event.time)} {host} urlward - {event.kind} [{SD_ID} {data}]".encode()
+    return f"<{priority}>1 {time_text_ms(event.time)} {host} urlward - {event.kind} [{SD_ID} {data}]".encode()
 
 
 def frames(events: Iterable[Event], facility: str) -> bytes:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from urlward.engine.dates import time_text
 from urlward.engine.loaded import LoadedList
 from urlward.replay.judge import HOUR, Distinct
 from urlward.replay.run import Replay
@@ -50,7 +51,7 @@ def make_report(replay: Replay, lists: Sequence[LoadedList], top: int) -> Report
         ),
         sections=tuple(section for section in sections if section),
         environment=(
-            Fact("made", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(replay.now))),
+            Fact("made", time_text(replay.now)),
             *(Fact("list", f"{li.name}, {li.entries:,} entries, serial {li.serial}") for li in lists),
             Fact("entries that expire", clock),
             Fact("took", f"{replay.seconds:.1f} s, {requests / max(replay.seconds, 0.001):,.0f} requests/s"),

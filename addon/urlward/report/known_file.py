@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from urlward.assignments.who import WhoAnswer, answer_fields, answer_lines
+from urlward.engine.dates import time_text_ms
 from urlward.policy.own import OwnEntry
-from urlward.records.event import Event, as_json, detail_of, time_text
+from urlward.records.event import Event, as_json, detail_of
 from urlward.report.document import Cell, Fact, MarkedWord, ReportDocument, ReportSection, ReportTable
 
 PERSONAL = ("client", "client_port", "group")
@@ -81,13 +82,13 @@ def report_of(
             Fact("list", first.list or None),
             Fact("digest's id", first.entry or None),
             Fact("algorithm", algorithm),
-            Fact("met (UTC)", time_text(first.time)),
+            Fact("met (UTC)", time_text_ms(first.time)),
         ),
         sections=tuple(sections),
         data={
             "reference": reference,
             "prepared": {
-                "who": prepared.who, "time": time_text(prepared.at), "why": prepared.why,
+                "who": prepared.who, "time": time_text_ms(prepared.at), "why": prepared.why,
                 "node": prepared.node, "order": prepared.order or None,
             },
             "events": found,
@@ -127,7 +128,7 @@ def _met(events: Sequence[Event]) -> ReportSection:
         found = _without_person(event)
         detail = found.pop("detail", {})
         rows: list[tuple[Cell, ...]] = [(name, _cell(value)) for name, value in {**found, **detail}.items()]
-        tables.append(ReportTable(f"Event of {time_text(event.time)}", ("field", "value"), tuple(rows)))
+        tables.append(ReportTable(f"Event of {time_text_ms(event.time)}", ("field", "value"), tuple(rows)))
     return ReportSection(
         "What was met",
         "As the records have it; what it means is in `urlward help records`. Times are UTC.",
@@ -173,7 +174,7 @@ def _prepared(prepared: Prepared) -> ReportSection:
         "The audit log of the filter has a line of it.",
         facts=(
             Fact("by", prepared.who),
-            Fact("at (UTC)", time_text(prepared.at)),
+            Fact("at (UTC)", time_text_ms(prepared.at)),
             Fact("for", prepared.why),
             Fact("filter", prepared.node),
         ),
