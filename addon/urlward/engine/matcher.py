@@ -43,7 +43,7 @@ from urlward.engine.readings import (
     target_readings,
 )
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
-from urlward.engine.slugs import is_own_slug, slug_paths
+from urlward.engine.slugs import asks_wordpress, is_own_slug, slug_paths
 from urlward.engine.table import FileTable
 from urlward.engine.url import (
     DEFAULT_PORTS,
@@ -283,7 +283,7 @@ class Matcher:
                 return of_index
             if of_index.action == "monitor" and verdict is PASS:
                 verdict = of_index
-        if query and path[-1] != "/" and verdict.action not in _DECIDED and not is_file(path):
+        if verdict.action not in _DECIDED and path[-1] != "/" and asks_wordpress(query) and not is_file(path):
             return self._check_slugs(states, (f"{path}/",), verdict, judging, decide)
         # In front of `:` are the slash and the digits of a page's part (`slug_path`).
         if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:

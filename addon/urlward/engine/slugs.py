@@ -54,6 +54,17 @@ _MADE = (
 _ESCAPES = {byte: f"%{byte:02X}" for byte in range(128, 256)}
 
 
+asks_wordpress = re.compile(
+    r"(?:^|&)[+ ]*(?:attachment|attachment_id|author|author_name|calendar|cat|category_name|cpage|"
+    r"day|embed|error|exact|favicon|feed|hour|m|minute|monthnum|more|name|order|"
+    r"orderby|p|page|page_id|paged|pagename|pb|post_type|posts|preview|robots|s|"
+    r"search|second|sentence|subpost|subpost_id|tag|taxonomy|tb|term|w|withcomments|"
+    r"withoutcomments|year)(?![\w-])"
+).search
+"""Whether a query has a parameter of WordPress's own (`WP::$public_query_vars`); with some of them, such as
+`preview=1`, it leads nobody to the slash that a path lacks."""
+
+
 def slug_paths(path: str) -> tuple[str, ...]:
     """The paths that the page may be listed by which WordPress gives for a path, as `slug_path`: with and
     without the `index.php` that is in front of all names where its server rewrites none."""
