@@ -348,7 +348,8 @@ class EventFinder:
 
     def _database(self) -> Database:
         with self._lock:
-            if self._opened is not None:
+            # A server is asked below, where nobody waits for the lock.
+            if self._opened is not None and self._opened.is_file:
                 try:
                     self._opened.check()
                 except StoreError:
