@@ -22,20 +22,24 @@ _MOST_APART = 2 * _MOST
 """Characters that one may have before they are put together. Some Pythons, all from before June 2026 among
 them, take the square of the number of marks behind a letter to put these in order."""
 
+_SUBJECTS = ("User", "Project", "File", "MediaWiki", "Template", "Help", "Category")
+_NAMESPACES = {name.lower(): name for subject in _SUBJECTS for name in (subject, f"{subject}_talk")} | {
+    "talk": "Talk",
+    "special": "Special",
+    "image": "File",
+    "image_talk": "File_talk",
+}
+"""What a wiki calls each, in whichever language it has others."""
+
 OWN_TITLE = (
     rf"(?![_:]|[a-z](?:[^_&]{{,{_WORD}}}_|[^&]{{{_WORD - 1}}}))"
+    rf"(?:(?:Talk|Special|(?:{'|'.join(_SUBJECTS)})(?:_talk)?):(?![_a-z]))?+"
     rf"(?:[!\"$'-*,-9;->@-^`-~]|_(?![_&]|\Z)){{1,{_MOST}}}+"
 )
 """Expression of most titles that a page has itself, as sent."""
 
 _is_own = re.compile(OWN_TITLE).fullmatch
 _PAGE = re.compile(r"(.*?/(?:wiki/(?:index\.php/)?|index\.php/))(.+)", re.DOTALL).fullmatch
-_NAMESPACES = {
-    name.lower(): name
-    for subject in ("User", "Project", "File", "MediaWiki", "Template", "Help", "Category")
-    for name in (subject, f"{subject}_talk")
-} | {"talk": "Talk", "image": "File", "image_talk": "File_talk"}
-"""What a wiki calls each, in whichever language it has others."""
 _MARKS = re.compile("[\u200e\u200f\u202a-\u202e]+").sub
 _BLANKS = re.compile("[ _\xa0\u1680\u180e\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+").sub
 
