@@ -256,7 +256,7 @@ BESIDE = {
     "with one more parameter": 813,
     "behind it ,": 229,
     "behind it )": 229,
-    "another case of a word": 183,
+    "another case of a word": 184,
     "another value": 9,
     "the folder above": 5,
     "one folder less": 45,

@@ -820,6 +820,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/wiki/A_title", "/wiki/A_title_%23x?x"),
         ("/b/wiki/%C3%89t%C3%A9_a/b", "/b/wiki/E%CC%81te%CC%81%20a/b_?x"),
         ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
+        ("/wiki/User:Some_Body", "/wiki/user_:_some_Body?x"),
+        ("/wiki/File:A_title.jpg", "/wiki/Image:a%20title.jpg?x"),
+        ("/wiki/User_talk:Some_Body", "/wiki/USER%20talk:Some_Body?x"),
+        ("/w/index.php?title=A_title", "/w/index.php?+title=a+title&x=1"),
+        ("/w/index.php?title=A_title", "/w/?title=a+title&x=1"),
         ("/w/index.php?title=A_title", "/w/index.php?x=1&title=A+title"),
         ("/w/index.php?title=A_title", "/w/index.php?titl%65=a%20title_&x=1"),
         # Whatever has an `index.php`, such as SMF, XenForo, Joomla

@@ -48,7 +48,7 @@ _ONE_PAGE = re.compile(
     rf"(?:/|(?:\.(?![pP][hH][pP].|{behind(r'\.', _TELLING)})"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
-_PARAMETER = rf"(?!t(?:itle=(?!{OWN_TITLE}(?:&|\Z))|opic=[0-9]+\.[mn]))[!-\"$'-:<->@-~]*+"
+_PARAMETER = rf"(?!\+*t(?:itle=(?!{OWN_TITLE}(?:&|\Z))|opic=[0-9]+\.[mn]))[!-\"$'-:<->@-~]*+"
 _ONE_QUERY = re.compile(rf"{_PARAMETER}(?:[&;]{_PARAMETER})*+").fullmatch
 _MAX_WORK = 160 * 1024
 """Characters to look at until a target is judged, of all texts on the way to its readings and of those."""
@@ -326,8 +326,9 @@ def _with_same_pages(
                 found.append(reading._replace(path=path, query=query, respelled=True))
         if reading.query and (other := indexed(reading.path)):
             # Of a page without parameters another file may be the index.
-            work.spend(len(other))
-            found.append(reading._replace(path=other, script=True, respelled=True))
+            work.spend(len(other) + len(reading.query))
+            queries = dict.fromkeys((reading.query, titled(other, reading.query)[1]))
+            found += [reading._replace(path=other, query=q, script=True, respelled=True) for q in queries]
     return tuple(found)
 
 

@@ -22,9 +22,18 @@ _MOST_APART = 2 * _MOST
 """Characters that one may have before they are put together. Some Pythons, all from before June 2026 among
 them, take the square of the number of marks behind a letter to put these in order."""
 
+_SUBJECTS = ("User", "Project", "File", "MediaWiki", "Template", "Help", "Category")
+_NAMESPACES = {name.lower(): name for subject in _SUBJECTS for name in (subject, f"{subject}_talk")} | {
+    "talk": "Talk",
+    "image": "File",
+    "image_talk": "File_talk",
+}
+"""What a wiki calls each, in whichever language it has others."""
+
 OWN_TITLE = (
     rf"(?![_:]|[a-z](?:[^_&]{{,{_WORD}}}_|[^&]{{{_WORD - 1}}}))"
-    rf"(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z)){{1,{_MOST}}}+"
+    rf"(?:(?:Talk|Special|(?:{'|'.join(_SUBJECTS)})(?:_talk)?):(?![_a-z]))?+"
+    rf"(?:[!\"$'-*,-9;->@-^`-~]|_(?![_&]|\Z)){{1,{_MOST}}}+"
 )
 """Expression of most titles that a page has itself, as sent."""
 
@@ -51,7 +60,7 @@ def titled(path: str, query: str) -> tuple[str, str]:
     pieces = query.split("&")
     for at, piece in enumerate(pieces):
         name, mark, value = piece.partition("=")
-        if not mark or _is_own(value) or unescape_once(name) != "title":
+        if not mark or _is_own(value) or unescape_once(name.replace("+", " ")).lstrip(" ") != "title":
             continue
         if title := _title(unescape_once(value.replace("+", " "))):
             pieces[at] = f"title={quote(title.encode('latin-1'), safe='')}"
@@ -66,8 +75,18 @@ def _title(asked: str) -> str:
         return ""
     title = normalize("NFC", _BLANKS("_", _MARKS("", text))[:_MOST_APART])
     title = title.strip("_").removeprefix(":").strip("_")
-    if "_" in title or len(title) >= _WORD:
+    if _is_long(title):
         title = title.partition("#")[0].rstrip("_")
-        if len(first := title[:1].upper()) == 1:
-            title = first + title[1:]
-    return byte_string(title)
+    space, _, name = title.partition(":")
+    if (own := _NAMESPACES.get(space.rstrip("_").lower())) and (name := name.lstrip("_")):
+        return byte_string(f"{own}:{_with_capital(name)}")
+    return byte_string(_with_capital(title))
+
+
+def _is_long(title: str) -> bool:
+    return "_" in title or len(title) >= _WORD
+
+
+def _with_capital(title: str) -> str:
+    first = title[:1].upper()
+    return first + title[1:] if _is_long(title) and len(first) == 1 else title
