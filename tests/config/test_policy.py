@@ -223,7 +223,7 @@ def check(rule: RuleTable) -> list[str]:
 def test_rules_name_lists_that_there_are() -> None:
     assert check(RuleTable(lists=("phishing",), action="monitor")) == []
     assert check(RuleTable(lists=("phishing", "fishing"), action="monitor")) == [
-        "rule.0.lists.1: there is no list fishing"
+        "rule.0.lists.1: there is no list fishing; there are phishing, exceptions"
     ]
 
 

@@ -118,10 +118,18 @@ class TestLoad:
             path.with_name(folder).mkdir()
             (path.parent / folder / "domains").write_text(f"{folder}.example\n")
             path.with_name(f"{folder}.ward").write_bytes(artifact([f"b.{folder}.test"], name="hosts"))
-        paths = ["adult/domains", "games/domains", "adult.ward", "games.ward", "list.txt"]
+        path.with_name("own-entries.txt").write_text("own.example\n")
+        paths = ["adult/domains", "games/domains", "adult.ward", "games.ward", "list.txt", "own-entries.txt"]
         kept = Keeper([path.parent / name for name in paths], Key(SECRET))
         kept.load()
-        named = ["adult-domains", "games-domains", "adult", "games", "list"]
+        named = [
+            "adult-domains",
+            "games-domains",
+            "adult",
+            "games",
+            "list",
+            f"{path.parent.name}-own-entries",
+        ]
         assert kept.names == [li.name for li in kept.matcher.lists] == named
         replace(path.parent / "games" / "domains", "games.example\nc.example\n")
         await kept.reload()

@@ -42,7 +42,28 @@ class TestBudget:
         assert ErrorBudget() == ErrorBudget.parse("1%")
         assert str(ErrorBudget()) == "1%"
 
-    @each_row("text", ["", "%", "x", "-1", "-1%", "101%", "1.5", "nan%", "inf%", "1 %%", "1e3", "1_0", "+5"])
+    @each_row(
+        "text",
+        [
+            "",
+            "%",
+            "x",
+            "-1",
+            "-1%",
+            "101%",
+            "1.5",
+            "nan%",
+            "inf%",
+            "1 %%",
+            "1e3",
+            "1_0",
+            "+5",
+            "1_0%",
+            "+5%",
+            " 5%",
+            "\u0665%",
+        ],
+    )
     def test_neither_count_nor_share(self, text: str) -> None:
         with pytest.raises(ValueError, match="a count such as 25"):
             ErrorBudget.parse(text)

@@ -49,7 +49,8 @@ _OF_URLS = (
 )  # fmt: skip
 """Keys that say nothing of a path."""
 
-_TAKEN = ("allows", "own-entries", "protected")
+TAKEN = ("allows", "own-entries", "protected")
+"""Names of lists of the filter's own."""
 
 
 class FeedTable(Table):
@@ -181,7 +182,7 @@ def check_names(feeds: tuple[FeedTable, ...]) -> tuple[FeedTable, ...]:
         ValueError: two have the same.
     """
     for n, feed in enumerate(feeds):
-        if feed.name in _TAKEN:
+        if feed.name in TAKEN:
             raise ValueError(f"feed.{n} is called {feed.name}, as a list of the filter's own is")
     for name, count in Counter(feed.name for feed in feeds).items():
         if count > 1:

@@ -6,6 +6,7 @@ silently would be the wrong one for somebody.
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -231,7 +232,8 @@ def _problems_of_rules(
 def _problems_of_lists(place: str, lists: Sequence[str], uses: Mapping[str, Use]) -> Iterator[Problem]:
     for n, name in enumerate(lists):
         if name not in uses:
-            yield Problem(f"{place}.lists.{n}", f"there is no list {_shown(name)}")
+            known = f"; there are {', '.join(map(_shown, islice(uses, 20)))}" * bool(uses)
+            yield Problem(f"{place}.lists.{n}", f"there is no list {_shown(name)}{known}")
         elif uses[name] == "allow":
             yield Problem(f"{place}.lists.{n}", f"{name} is a list of exceptions, which no rule changes")
 

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from urlward.config.feeds import TAKEN
 from urlward.engine.artifact import Header, check_key, fit_name, parse, read_header
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
@@ -287,15 +288,15 @@ class Keeper:
         _give_back()
 
     def _tell_apart(self) -> None:
-        """Name lists that are called alike, such as ``domains`` in a folder a category, by their paths:
-        rules, figures and events know a list by its name."""
-        count = Counter(kept.name for kept in self._kept if kept.named is not None)
+        """Name lists that are called alike, such as ``domains`` in a folder a category, or as one of the
+        filter's own, by their paths: rules, figures and events know a list by its name."""
+        count = Counter([*TAKEN, *(kept.name for kept in self._kept if kept.named is not None)])
         for called in (name for name, number in count.items() if number > 1):
             alike = [kept for kept in self._kept if kept.named is not None and kept.name == called]
             paths = [kept.spec.path.absolute().with_suffix("").parts for kept in alike]
             for depth in range(1, max(map(len, paths))):
                 names = [fit_name("-".join(parts[-depth:])) for parts in paths]
-                if len(set(names)) == len(names):
+                if len({*names, *TAKEN}) == len(names) + len(TAKEN):
                     for kept, name in zip(alike, names, strict=True):
                         kept.call(name)
                     break

@@ -155,8 +155,8 @@ class ErrorBudget:
         """
         try:
             if text.endswith("%"):
-                share = float(text[:-1]) / 100
-                if not 0 <= share <= 1:
+                share = float(text[:-1]) / 100  # which also takes 1_0, +5, blanks and all scripts
+                if not (0 <= share <= 1 and set(text[:-1]) <= set("0123456789.e-")):
                     raise ValueError
                 return cls(None, share)
             count = whole(text)
