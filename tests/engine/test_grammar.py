@@ -49,6 +49,7 @@ def entry(line: str) -> Entry:
         ("http://192.0.2.7/a", Entry(Kind.PAGE, "192.0.2.7", "/a")),
         ("http://[2001:db8::7]:81/a", Entry(Kind.PAGE, "[2001:db8::7]", "/a", port=81)),
         ("http://example.test/a?id=5", Entry(Kind.PARAMS, "example.test", "/a", frozenset({"id=5"}))),
+        ("http://a.test/a?a=1;b=2", Entry(Kind.PARAMS, "a.test", "/a", frozenset({"a=1", "b=2"}))),
         (
             "http://example.test/?b=2&a=1&b=2",
             Entry(Kind.PARAMS, "example.test", "/", frozenset({"a=1", "b=2"})),
