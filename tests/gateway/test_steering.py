@@ -346,6 +346,26 @@ async def test_the_end_is_when_the_kernel_leads_no_query_here(
             await lingers
 
 
+async def test_the_end_where_other_workers_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at a reload: no more is taken from then on, and what is under way is answered."""
+    monkeypatch.setattr(steering, "_LOOK", 0.01)
+    async with running(tmp_path, monkeypatch) as rig:
+        hold = rig.upstream.answer
+        rig.upstream.answer = lambda _: None
+        asked = asyncio.create_task(rig.ask("plain.example"))
+        await until(lambda: rig.upstream.asked == ["plain.example"], "the query")
+        rig.addon._servers[0].close()
+        lingers = asyncio.create_task(rig.addon._linger())
+        await until(lambda: rig.kernel.looks, "a look")
+        rig.addon._servers[0].end()  # as its time is over
+        assert not (await asyncio.wait([lingers], timeout=0.1))[0]
+        rig.upstream.answer = hold
+        rig.upstream.answer_held()
+        assert (await asked).answer[0][0].address == "192.0.2.1"
+        async with asyncio.timeout(PATIENT):
+            await lingers
+
+
 async def test_names_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "SWEEP", 0.05)
     async with running(tmp_path, monkeypatch) as rig:

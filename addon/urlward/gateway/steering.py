@@ -417,14 +417,21 @@ class Steering:
 
     async def _linger(self) -> None:
         """Answer queries until the kernel leads none here, as it is told where all end, and none is under
-        way; where others live, for as long as it may take this worker to live."""
+        way; where others live, for as long as it may take this worker to live, and what is under way then."""
         told = False
         while left := max((server.lingering for server in self._servers), default=0.0):
-            if told and not any(way.under_way for ways in self._forwarders for way in ways):
+            if told and not self._is_asked:
                 return
             with suppress(NftError):
                 told = not await self._steer_set.leads_here()
             await asyncio.sleep(min(left, _LOOK))
+        while not told and self._is_asked:
+            await asyncio.sleep(_LOOK)
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether a query is under way."""
+        return any(way.under_way for ways in self._forwarders for way in ways)
 
     def _stop(self) -> None:
         self._stopping = True
