@@ -161,6 +161,18 @@ def test_a_server_that_is_not_there(server: Server) -> None:
         store.write([an_event()])
 
 
+def test_a_server_is_missed_before_there_is_anything_to_send(server: Server) -> None:
+    store = store_of(server)
+    store.check()
+    store.write([an_event(0)])
+    server.wait(1)
+    store.check()
+    assert server.connections == 1
+    server.close()
+    with pytest.raises(StoreError, match=r"Connection refused$"):
+        store.check()
+
+
 def test_what_is_not_taken_counts_as_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     with socket.socket() as listener:

@@ -87,18 +87,14 @@ class SyslogStore:
         new = {event.id: event for event in events if event.id not in self._sent}
         if not new:
             return
-        data = frames(new.values(), self._facility)
-        try:
-            self._send(data)
-        except OSError as e:
-            self.close()
-            raise StoreError(f"{self.name}: {_reason(e)}") from e
+        self._send(frames(new.values(), self._facility))
         self._sent |= dict.fromkeys(new)
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
 
     def check(self) -> None:
-        """As `Store.check`; does nothing, since it has no file."""
+        """As `Store.check`; a server that is gone is missed before there is anything to send to it."""
+        self._send(b"")
 
     def close(self) -> None:
         """Close the connection."""
@@ -115,13 +111,20 @@ class SyslogStore:
             except OSError:
                 # Servers end connections that are idle, and are restarted: once more.
                 self.close()
-        self._socket = self._connect()
-        _send_all(self._socket, data)
+        try:
+            self._socket = self._connect()
+            _send_all(self._socket, data)
+        except OSError as e:
+            self.close()
+            raise StoreError(f"{self.name}: {_reason(e)}") from e
 
     def _connect(self) -> socket.socket:
         connection = socket.create_connection(self._address, timeout=TIMEOUT)
         try:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # A machine that is gone without a word is missed within two minutes, not hours.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
             if self._context is not None:
                 return self._context.wrap_socket(connection, server_hostname=self._address[0])
         except BaseException:
