@@ -822,6 +822,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
         ("/wiki/User:Some_Body", "/wiki/user_:_some_Body?x"),
         ("/wiki/File:A_title.jpg", "/wiki/Image:a%20title.jpg?x"),
+        ("/wiki/File:A_title.jpg", "/wiki/Media:A_title.jpg"),
         ("/wiki/User_talk:Some_Body", "/wiki/USER%20talk:Some_Body?x"),
         ("/w/index.php?title=A_title", "/w/index.php?+title=a+title&x=1"),
         ("/w/index.php?title=A_title", "/w/?title=a+title&x=1"),

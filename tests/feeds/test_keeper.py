@@ -118,22 +118,26 @@ class TestLoad:
             path.with_name(folder).mkdir()
             (path.parent / folder / "domains").write_text(f"{folder}.example\n")
             path.with_name(f"{folder}.ward").write_bytes(artifact([f"b.{folder}.test"], name="hosts"))
-        path.with_name("own-entries.txt").write_text("own.example\n")
+        for name in ("own-entries.txt", "games-domains.txt"):
+            path.with_name(name).write_text("own.example\n")
         paths = ["adult/domains", "games/domains", "adult.ward", "games.ward", "list.txt", "own-entries.txt"]
+        paths.append("games-domains.txt")
         kept = Keeper([path.parent / name for name in paths], Key(SECRET))
         kept.load()
+        folder = path.parent.name
         named = [
-            "adult-domains",
-            "games-domains",
+            f"{folder}-adult-domains",
+            f"{folder}-games-domains",
             "adult",
             "games",
             "list",
-            f"{path.parent.name}-own-entries",
+            f"{folder}-own-entries",
+            "games-domains",
         ]
         assert kept.names == [li.name for li in kept.matcher.lists] == named
         replace(path.parent / "games" / "domains", "games.example\nc.example\n")
         await kept.reload()
-        assert kept.matcher.check_url("http://c.example/", 0.0).list == "games-domains"
+        assert kept.matcher.check_url("http://c.example/", 0.0).list == f"{folder}-games-domains"
         assert kept.names == [li.name for li in kept.matcher.lists] == named
 
     def test_bad_lines_within_the_budget_are_told(self, path: Path, log: Callable[[], list[str]]) -> None:

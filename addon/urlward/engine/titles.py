@@ -25,6 +25,7 @@ them, take the square of the number of marks behind a letter to put these in ord
 _SUBJECTS = ("User", "Project", "File", "MediaWiki", "Template", "Help", "Category")
 _NAMESPACES = {name.lower(): name for subject in _SUBJECTS for name in (subject, f"{subject}_talk")} | {
     "talk": "Talk",
+    "media": "File",
     "image": "File",
     "image_talk": "File_talk",
 }

@@ -294,9 +294,10 @@ class Keeper:
         for called in (name for name, number in count.items() if number > 1):
             alike = [kept for kept in self._kept if kept.named is not None and kept.name == called]
             paths = [kept.spec.path.absolute().with_suffix("").parts for kept in alike]
+            taken = {*self.names} - {called} | {*TAKEN}
             for depth in range(1, max(map(len, paths))):
                 names = [fit_name("-".join(parts[-depth:])) for parts in paths]
-                if len({*names, *TAKEN}) == len(names) + len(TAKEN):
+                if len(taken.union(names)) == len(taken) + len(names):
                     for kept, name in zip(alike, names, strict=True):
                         kept.call(name)
                     break
