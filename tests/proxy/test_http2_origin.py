@@ -939,6 +939,25 @@ def test_a_client_that_takes_nothing_has_the_origin_wait(case: Case, leaves: boo
     assert len(case.status) == len(streams)
 
 
+def test_no_more_is_read_for_a_client_that_falls_behind_while_there_is_more(case: Case) -> None:
+    """But what had its turn to come already."""
+    for number in range(MAX_STREAMS):
+        case.ask(f"/{number}")
+    server = case.find()
+    server.flush()
+    server.slow = True
+    for number in sorted(server.heads):
+        server.h2.send_headers(number, [(":status", "200")], end_stream=True)
+    server.receive(server.h2.data_to_send())
+    at_once = len(case.status)
+    case.http2.pause(BEHIND)
+    case.loop.run()
+    assert at_once < len(case.status) <= 2 * at_once < MAX_STREAMS
+    case.http2.resume(BEHIND)
+    case.loop.run()
+    assert len(case.status) == MAX_STREAMS
+
+
 def test_a_connection_at_rest_is_kept_for_a_while_and_goes_with_the_client(case: Case) -> None:
     case.ask("/a")
     server = case.find()
