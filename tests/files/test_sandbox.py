@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -711,6 +712,15 @@ def test_a_machine_that_has_too_much_to_do_is_none_without_sandboxes(monkeypatch
         monkeypatch.setattr(made, "_run", lambda *_: (LATE, b""))
         with pytest.raises(TimeoutError):
             made.check([])
+
+
+def test_what_the_kernel_kills_says_nothing_of_the_decoders() -> None:
+    """As where memory is short: a refusal would last beyond that."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        made = Sandbox(theirs, 1.0, MEMORY)
+        assert made._run(lambda _: os.kill(os.getpid(), signal.SIGKILL), 60.0)[0] == LATE
+        assert made._run(lambda _: sys.exit(1), 60.0)[0] == FAILED
 
 
 def test_a_short_deadline_is_for_content_and_not_for_what_is_tried() -> None:

@@ -209,7 +209,9 @@ class Sandbox:
             os.close(watch)
             os.kill(process, signal.SIGKILL)
             _, status = os.waitpid(process, 0)
-        if not in_time:
+        # The kernel kills what has had its time of the processor, and where memory is short: it says nothing
+        # of the content, nor of the decoders.
+        if not in_time or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             return LATE, records
         return FAILED if status else DONE, records
 
