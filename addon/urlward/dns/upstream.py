@@ -45,7 +45,8 @@ LEFT_ALONE = 10.0
 """Seconds for which a resolver that has failed is asked last."""
 
 ASKED_AGAIN = 1.0
-"""Seconds after which the next resolver is asked, or over UDP the only one again; less where all have less time."""
+"""Seconds after which the next resolver is asked, or over UDP the only one again; less where all have less
+time."""
 
 SILENT = 1.0
 """Seconds without an answer after which a query that goes unanswered is the last from its socket."""
