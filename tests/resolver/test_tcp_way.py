@@ -51,6 +51,16 @@ async def test_more_than_there_is_room_for(make: Make, monkeypatch: pytest.Monke
     upstream.close()
 
 
+async def test_a_connection_loses_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow name that were asked for again each second would leave others no room."""
+    monkeypatch.setattr(dns_tcp_way, "ASKED_AGAIN", 0.05)
+    upstream = await Upstream(lambda _: None).start()
+    asker = make(upstream.port, timeout=0.2)
+    assert await asker.ask_many(50) == 0
+    assert len(upstream.asked) == 50
+    upstream.close()
+
+
 async def test_answers_out_of_order(make: Make) -> None:
     held: list[dns.message.Message] = []
 

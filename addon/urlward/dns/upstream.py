@@ -45,7 +45,8 @@ LEFT_ALONE = 10.0
 """Seconds for which a resolver that has failed is asked last."""
 
 ASKED_AGAIN = 1.0
-"""Seconds after which the next resolver is asked, or the only one again; less where all have less time."""
+"""Seconds after which the next resolver is asked, or over UDP the only one again; less where all have less
+time."""
 
 SILENT = 1.0
 """Seconds without an answer after which a query that goes unanswered is the last from its socket."""
@@ -527,6 +528,8 @@ class TcpWay(Way):
 
     def send(self, exchange: DnsExchange) -> None:
         """Send a query; see `Way.send`."""
+        if any(place in self._lines for place, _ in exchange.places):
+            return  # a connection loses nothing, and each time would take room on it from others
         line = min(self._lines, key=len, default=None)
         if line is None or (len(line) >= ENOUGH and len(self._lines) < LINES):
             line = _Line(self)
