@@ -162,6 +162,7 @@ UNICODE_HOSTS = [
     ("straße.test", "xn--strae-oqa.test"),
     ("STRAßE.Test", "xn--strae-oqa.test"),
     ("STRA\u1e9eE.test", "xn--strae-oqa.test"),
+    ("stra%e1%BA%9Ee.test", "xn--strae-oqa.test"),
     ("stra%C3%9Fe.test", "xn--strae-oqa.test"),
     ("ßtra%C3%9Fe.test", "xn--trae-unad.test"),
     ("σίγμας.test", "xn--kxaef0b5ab.test"),

@@ -59,6 +59,7 @@ from urlward.engine.url import (
     request_parameters,
     split_authority,
     split_url,
+    unescape_once,
 )
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 
@@ -955,9 +956,8 @@ def _judge(
 
 
 def _as_asked(path: str, query: str) -> str:
-    """A path as WordPress has it with parameters, of which some (`?preview=1`) have it lead nobody to the
-    slash that it lacks."""
-    return f"{path}/" if query and path[-1] != "/" else path
+    """A path as WordPress has it, which by some parameters leads nobody to the slash that it lacks."""
+    return f"{path}/" if not path.endswith("/") and asks_wordpress(unescape_once(query)) else path
 
 
 def _as_host(address: str) -> str:

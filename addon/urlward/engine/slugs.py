@@ -55,7 +55,7 @@ _ESCAPES = {byte: f"%{byte:02X}" for byte in range(128, 256)}
 
 
 asks_wordpress = re.compile(
-    r"(?:^|&)[+ ]*(?:attachment|attachment_id|author|author_name|calendar|cat|category_name|cpage|"
+    r"(?:^|&)[+ ]*+(?:attachment|attachment_id|author|author_name|calendar|cat|category_name|cpage|"
     r"day|embed|error|exact|favicon|feed|hour|m|minute|monthnum|more|name|order|"
     r"orderby|p|page|page_id|paged|pagename|pb|post_type|posts|preview|robots|s|"
     r"search|second|sentence|subpost|subpost_id|tag|taxonomy|tb|term|w|withcomments|"

@@ -38,6 +38,7 @@ _HOST_ENDS = re.compile(r"[\0-\x20\x7f/\\?#@:\[\]]+")
 _IPV6_TEXT = re.compile(r"[0-9A-Fa-f:.]{3,45}")
 _FORBIDDEN = re.compile(r"[\0-\x20\x7f#%/:<>?@\[\\\]^|]").search
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
+_CAPITAL_SHARP_S = re.compile(r"\u1e9e|%[eE]1%[bB][aA]%9[eE]").sub
 _MOST_HOST = 8192
 MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
@@ -293,8 +294,7 @@ def _whatwg_host(host: str) -> str:
     host = host.translate(STRIPPED)
     if not host.isascii():
         with suppress(UnicodeError):
-            # As browsers have it since Unicode 15.1, Ada not yet; `ss` would be another's name.
-            host = host.encode("latin-1").decode("utf-8").replace("\u1e9e", "ß")
+            host = host.encode("latin-1").decode("utf-8")
     if not host or any(c in host for c in "/\\?#@"):
         raise UrlError("no host" if not host else "host has a character that ends it")
     if not host.startswith("["):
@@ -312,7 +312,8 @@ def _whatwg_host(host: str) -> str:
     elif 0 < host.find("]") < len(host) - 1:
         raise UrlError("host has something behind its bracket")
     try:
-        parsed: str = can_ada.parse(f"http://{host}/").hostname
+        # As browsers have it since Unicode 15.1, Ada not yet; `ss` would be another's name.
+        parsed: str = can_ada.parse(f"http://{_CAPITAL_SHARP_S('ß', host)}/").hostname
     except (ValueError, TypeError, UnicodeError, RuntimeError) as e:
         raise UrlError("not a valid host") from e
     if parsed.startswith("["):
