@@ -191,6 +191,7 @@ def test_tls(certificates: Path) -> None:
             kind="syslog", address=server.address, tls=True, ca=str(certificates / "ca.pem"), facility="audit"
         )
         store = open_store(table, Path("/nowhere"))
+        store.check()
         store.write([an_event(0)])
         server.wait(1)
         server.hang_up()
