@@ -397,14 +397,14 @@ def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bo
 def _held_and_over(connection: Connection, before: Before, now: int) -> list[Found]:
     """Held rows among those that ended before a time."""
     held = held_rows(connection, now)
-    key = (current.c.place, current.c.first_port, current.c.source)
-    keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
+    key = (current.c.place, current.c.first_port, current.c.source, current.c.lane)
+    keys = [(row.place, row.first_port, row.source, row.lane) for table, row in held if table is current]
     over = or_(false(), *(one for table, one in _all_ended(before) if table is current))
     ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
     def is_over(table: Table, row: Row[Any]) -> bool:
         if table is current:
-            return (row.place, row.first_port, row.source) in ended
+            return (row.place, row.first_port, row.source, row.lane) in ended
         limit: int = before if isinstance(before, int) else before.get(row.source, 0)
         return bool(row.end < limit)
 
