@@ -177,10 +177,9 @@ class Merger:
         there = {key: self._held.get(key) for key in self._sessions.get(session, ())}
         return {key: held for key, held in there.items() if held is not None and held[_SESSION] == session}
 
-    def _all_beside(self, session: str) -> list[tuple[Key, Held]]:
-        """What was said of a session out of order."""
-        keys = self._sessions.get(session, ())
-        return [(key, held) for key in keys for held in self._beside.get((key, session), ())]
+    def _is_beside(self, session: str) -> bool:
+        """Whether something was said of a session out of order."""
+        return any((key, session) in self._beside for key in self._sessions.get(session, ()))
 
     def _hold_record(self, record: Sequence[Sighting]) -> None:
         """Take in all addresses that a session has of a kind at a time.
@@ -245,7 +244,7 @@ class Merger:
             (subscriber,) = names
         record = [one for one in record if said == _ENDED]
         last = max((held[_SEEN] for held in there.values()), default=end)
-        if self._names_all:
+        if self._names_all and record:
             self._end_moved(record, there, last)
         is_known = bool(there)
         for key, held in there.items():
@@ -254,13 +253,6 @@ class Merger:
                 held[_END], held[_ENDING] = _after(held[_START], end), Ending.TOLD
                 held[_FIRST] = min(held[_FIRST], held[_END])
                 self._end_within(key, held, doubt)
-        for key, held in self._all_beside(session):
-            if held[_START] <= end and (not start or abs(start - held[_START]) <= SESSIONS_APART):
-                self._take_away(key, held)
-                held[_END], held[_ENDING] = _after(held[_START], end), Ending.TOLD
-                self._end_within(key, held, doubt)
-                there[key] = held
-                is_known = True
         for one in record:
             key = one[0], one[2]
             if key in there:
@@ -273,9 +265,7 @@ class Merger:
                 self._end_within(key, new, doubt)
             elif not is_known:
                 self._put_end(key, new)
-        if is_known and end >= self._told:
-            return
-        if said == _STOPPED or is_known:
+        if said == _STOPPED and not is_known or is_known and end < self._told or self._is_beside(session):
             # It may have had what is another's by now, or what is read later.
             self._put_end((0, 0), ["", LAST_PORT, start, end, seen, Ending.OWN, "", session, end, False, 0])
 
@@ -393,7 +383,7 @@ class Merger:
         elif self._is_news(held, new):
             if not new[_SESSION] and new[_START] == new[_SEEN] > held[_SEEN]:
                 self._note_begun(key, held)
-            if new[_START] < held[_START]:
+            if new[_START] < held[_START] and not new[_SESSION]:
                 held[_START] = new[_START]
             for what in (_LAST, _END, _SEEN, _ENDING):
                 held[what] = new[what]
@@ -474,7 +464,7 @@ class Merger:
         """Whether what is said of one with the same name is of another beginning."""
         if new[_SESSION]:
             is_later = held[_SEEN] + SESSIONS_APART < new[_START] < new[_SEEN]
-            return is_later or new[_SEEN] + SESSIONS_APART < held[_START]
+            return is_later or new[_START] + SESSIONS_APART < held[_START]
         return False
 
     def _is_order_in_doubt(self, held: Held, second: int) -> bool:
@@ -532,7 +522,7 @@ class Merger:
 
     def _put_end(self, key: Key, new: Held) -> None:
         """Keep an end whose beginning is not known."""
-        self.changes.skipped += bool(new[_NETWORK])
+        self.changes.skipped += not new[_SESSION]
         new[_ENDING], new[_FIRST] = Ending.OWN, new[_END]
         self._write_beside(key, new)
 
@@ -540,12 +530,6 @@ class Merger:
         new[_LANE] = beside(self._source, key[1], new)
         self.changes.held[key, new[_LANE]] = new
         self.changes.gone.discard((key, new[_LANE]))
-
-    def _take_away(self, key: Key, held: Held) -> None:
-        """Take away what was said out of order, as it is known as a whole."""
-        self._beside[key, held[_SESSION] or held[_SUBSCRIBER]].remove(held)
-        self.changes.held.pop((key, held[_LANE]), None)
-        self.changes.gone.add((key, held[_LANE]))
 
     def _end_within(self, key: Key, ended: Held, doubt: int) -> None:
         """End an assignment at its end, or up to so many ms before."""

@@ -168,6 +168,7 @@ class Lookup:
             ): None
             for one, since, end, ending in self._resolver.spans
             if (by := known[one.source]) and one.place in self._places
+            if self._port is None or one.ports[0] <= self._port <= one.ports[1]
             if (since <= self._until and end > self._since) or ending == Ending.ORDER
         }  # fmt: skip
         return sorted(found, key=lambda one: one.start)
@@ -237,9 +238,10 @@ class Lookup:
             for part in batched(some, _MANY):
                 self._add(current, and_(current.c.source == source, current.c.session.in_(part)))
         # What has ended at other places is found by when the session began.
-        lost = [one for one in stays if self._is_left(one) and self._formats[one.source] in _NAMES_ALL]
+        lost = [one for one in stays if self._is_left(one) or one.first > one.since]
+        lost = [one for one in lost if self._formats[one.source] in _NAMES_ALL]
         for source, session, start in self._once("scan", ((one.source, one.session, one.start) for one in lost)):
-            cells = cells_from(start - SESSIONS_APART, start + SESSIONS_APART, max(self._until - start, SECOND))
+            cells = cells_from(start - SESSIONS_APART, start + SESSIONS_APART, FOREVER)
             mine = and_(assignments.c.source == source, assignments.c.session == session)
             self._add(assignments, and_(_cells(cells), mine))
 
@@ -334,8 +336,9 @@ class _Resolver:
             if not one.fixed:
                 keys.setdefault(one.key, []).append(one)
         merged = {key: self._merged(some) for key, some in keys.items()}
+        self._void_again(merged)
         for some in merged.values():
-            self._end(some, ends)
+            self._end([one for one in some if not one.void], ends)
         for end in {*ends} - self._answered:
             self._miss(end)
         self._void_again(merged)
@@ -451,11 +454,12 @@ class _Resolver:
                             other.subscriber = one.subscriber
                         if one.is_same(other) and one.first < other.first:
                             other.first, other.moved = one.first, one.moved
+                            other.start = min(one.start, other.start)
                             other.since = other.first if other.moved else other.start
 
     def _is_again(self, one: _Stay, other: _Stay) -> bool:
         """Whether a stay says nothing that another, which has its end, does not."""
-        if not other.is_whole or one.session != other.session:
+        if one.session != other.session or not (other.is_whole or (one.session and other.ending == Ending.NEXT)):
             return False
         if one.subscriber != other.subscriber and not (one.session and (one.is_end_alone or other.is_end_alone)):
             return False
@@ -471,6 +475,8 @@ class _Resolver:
             return other.start <= one.start < other.end and said <= other.end and not is_again
         late = one.start - other.start
         if abs(late) <= SESSIONS_APART:
+            if not other.is_whole:
+                return False
             return said <= other.end if not one.is_whole else said >= other.end
         if late < 0:
             return False
@@ -478,7 +484,7 @@ class _Resolver:
             return True
         is_begun_again = one.start == one.first == one.seen and late <= _BEGINS_AGAIN
         restarts = self._restarts.get((one.source, one.session.partition("/")[0] + "/"), ())
-        return is_begun_again and not any(other.start < at <= one.start for at in restarts)
+        return other.is_whole and is_begun_again and not any(other.start < at <= one.start for at in restarts)
 
     def _move(self, one: _Stay, others: Sequence[_Stay]) -> None:
         """Begin and end a stay by what its session had else."""
@@ -513,12 +519,12 @@ class _Resolver:
         for one in stays:
             # It had it from its session's beginning on, but for what was another's after that.
             if not one.moved and one.session and one.start < one.first:
-                others = [each for each in stays if each is not one and not each.is_same(one) and each.since < one.first]
+                others = [each for each in stays if each.session != one.session and each.since < one.first]
                 last = max((min(each.end if each.is_whole else each.seen, one.first) for each in others), default=0)
                 if last > one.start:
                     one.moved, one.since = True, one.first
                     self._show(one, last, one.first, Ending.MOVED)
-        order = sorted(stays, key=lambda one: (one.since, one.seen, one.end))
+        order = sorted(stays, key=lambda one: (one.since, not one.is_whole, one.seen, one.end))
         gone = {at for one in self.void for at in (one.start, one.first) if stays and one.key == stays[0].key}
         for number, one in enumerate(order):
             if one.is_whole:
