@@ -1,15 +1,13 @@
 import stat
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
-from urlward.assignments import store as stores
 from urlward.assignments.interval import AssignmentError, SightingKind, SightingSource
 from urlward.assignments.schema import SPANS, cell_of, cells_at
 from urlward.assignments.store import AssignmentStore, Changes, KeepingNode

@@ -265,7 +265,7 @@ class Merger:
                 self._end_within(key, new, doubt)
             elif not is_known:
                 self._put_end(key, new)
-        if said == _STOPPED and not is_known or is_known and end < self._told or self._is_beside(session):
+        if (said == _STOPPED and not is_known) or (is_known and end < self._told) or self._is_beside(session):
             # It may have had what is another's by now, or what is read later.
             self._put_end((0, 0), ["", LAST_PORT, start, end, seen, Ending.OWN, "", session, end, False, 0])
 
@@ -423,12 +423,11 @@ class Merger:
                 self._end_over(key, held, began)
                 self._drop(key)
             elif self._tells_once and told < held[_SEEN]:
-                held = None  # it began anew before its end was told
+                self._put_end(key, new)  # it began anew before its end was told
+                return
             else:
                 new[_START], new[_FIRST] = held[_START], held[_FIRST]
                 self._drop(key)
-        else:
-            held = None
         if new[_START] > 0:
             new[_END] = _after(new[_START], told)
             new[_FIRST] = min(new[_FIRST], new[_END])

@@ -36,7 +36,16 @@ from urlward.assignments.interval import (
     length_of,
     places_of,
 )
-from urlward.assignments.schema import assignments, cells_at, cells_from, current, files, gaps, lengths, sources
+from urlward.assignments.schema import (
+    assignments,
+    cells_at,
+    cells_from,
+    current,
+    files,
+    gaps,
+    lengths,
+    sources,
+)
 
 type Found = tuple[Table, Row[Any]]
 
@@ -202,7 +211,7 @@ class Lookup:
             ]
             loose = [one for one in stays if not one.fixed and (not one.is_whole or one.is_end_alone)]
             here = [one for one in loose if one.place in self._places]
-            if here or any(one.session and one.start < one.since or one.first > one.start for one in stays):
+            if here or any(row.ending == Ending.OWN for _, row in self.rows) or any((one.session and one.start < one.since) or one.first > one.start for one in stays):
                 if not self._formats:
                     self._formats = {row.id: row.format for row in self._connection.execute(select(sources))}
                     rows = self._connection.execute(
@@ -213,6 +222,7 @@ class Lookup:
                         self._lanes.setdefault(source, {})[lane] = last
                 self._add_of_sessions([one for one in stays if one.session and not (one.is_whole and one.first <= one.start)])
                 self._add_near(here)
+                self._add_at_ends()
                 for one in here:
                     self._add_behind(one)
             there = [row for _, row in self.rows if row.ending in (Ending.OWN, Ending.RESTARTED)]
@@ -250,9 +260,9 @@ class Lookup:
         if one.is_whole:
             return False
         lanes = self._lanes.get(one.source, {})
-        return (one.lane is not None and one.lane < 0) or any(
+        return (one.lane is not None and one.lane < 0) or (any(
             last > one.seen for lane, last in lanes.items() if lane != one.lane
-        ) and len(lanes) > 1
+        ) and len(lanes) > 1)
 
     def _add_near(self, stays: Sequence[_Stay]) -> None:
         """Add what is of the same session or subscriber, and of the same beginning, and has ended."""
@@ -273,6 +283,12 @@ class Lookup:
 
         for some in batched(sorted(cells), _MOST_CELLS):
             self._add(assignments, and_(assignments.c.cell.in_(some), places), wants=wants)
+
+    def _add_at_ends(self) -> None:
+        """Add who had it as an end without a beginning was."""
+        ends = [row for _, row in self.rows if row.ending == Ending.OWN and row.place in self._places]
+        for at in self._once("end", (row.end - 1 for row in ends if not row.session and row.end > self._since)):
+            self._add(assignments, self._here(assignments, at, at))
 
     def _add_behind(self, one: _Stay) -> None:
         """Add who came next, where the lane that it is of need not tell."""
@@ -340,7 +356,7 @@ class _Resolver:
         for some in merged.values():
             self._end([one for one in some if not one.void], ends)
         for end in {*ends} - self._answered:
-            self._miss(end)
+            self._miss(end, merged.get((end.source, end.place, end.network, end.ports[0]), []))
         self._void_again(merged)
         sessions: dict[tuple[int, str], list[_Stay]] = {}
         for some in merged.values():
@@ -401,6 +417,12 @@ class _Resolver:
                 told = [one for one in told if one is last or (one.session and one.is_same(last))]
                 told = [one for one in told if not one.session or one.seen <= end.end]
             for one in told:
+                if not one.session and one.seen > end.end:
+                    # It began anew before its end was told.
+                    self._show(one, one.since, end.end, Ending.TOLD)
+                    self._show(one, end.end, one.seen, Ending.LATE)
+                    one.start = one.first = one.since = one.seen
+                    continue
                 self._end_at(one, end.end, end.end - end.seen, knows=end.start > 0)
         for one in stays:
             nas = one.session.partition("/")[0] + "/"
@@ -417,16 +439,19 @@ class _Resolver:
         here = (end.place, end.network, end.ports[0]) == (one.place, one.network, one.ports[0])
         return here and not one.session and end.subscriber == one.subscriber
 
-    def _miss(self, end: _End) -> None:
-        """Show who has an end alone, whose beginning may be in a gap."""
-        since = min((gap.since for gap in self._gaps if gap.source == end.source), default=FOREVER)
+    def _miss(self, end: _End, stays: Sequence[_Stay]) -> None:
+        """Show who has an end alone: its beginning may be in a gap, or others have had the port at once."""
+        since = min((gap.since - 1 for gap in self._gaps if gap.source == end.source), default=FOREVER)
+        ending = Ending.MISSED
+        if since >= end.end and not end.session:
+            since = max((one.since for one in stays if one.since < end.end <= one.end), default=FOREVER)
+            ending = Ending.BESIDE
         if end.network and since < end.end:
-            # Not as any row begins.
             one = _Stay(
-                end.source, end.place, end.network, end.ports, since - 1, end.end, end.seen, end.end,
-                Ending.MISSED, end.subscriber, end.session, False, None, 0, since - 1,
+                end.source, end.place, end.network, end.ports, since, end.end, end.seen, end.end, ending,
+                end.subscriber, end.session, False, None, 0, since,
             )  # fmt: skip
-            self._show(one, since - 1, end.end, Ending.MISSED)
+            self._show(one, since, end.end, ending)
 
     def _end_at(self, one: _Stay, at: int, doubt: int, *, knows: bool) -> None:
         """End a stay at its own end, or up to so many ms before."""
@@ -474,6 +499,8 @@ class _Resolver:
             is_again = one.lane == newest and other.end == other.start + 1  # within a second, in the same log
             return other.start <= one.start < other.end and said <= other.end and not is_again
         late = one.start - other.start
+        if one.is_whole and not other.is_whole:
+            return False
         if abs(late) <= SESSIONS_APART:
             if not other.is_whole:
                 return False

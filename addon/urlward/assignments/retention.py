@@ -68,7 +68,8 @@ from urlward.assignments.schema import (
     stretches,
     told,
 )
-from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, rows_in_force, wait_for_all
+from urlward.assignments.resolving import rows_in_force
+from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, wait_for_all
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of
 from urlward.records.retention import KeepingStores, held_by_all

@@ -1,11 +1,10 @@
 """Store of assignments, in an SQLite file or in PostgreSQL."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import batched
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
@@ -41,9 +40,8 @@ from urlward.assignments.interval import (
     length_of,
     ms_text,
     place_of,
-    places_of,
 )
-from urlward.assignments.resolving import Lookup, rows_in_force
+from urlward.assignments.resolving import Lookup
 from urlward.assignments.schema import (
     GONE,
     MOST_PARTITIONS,
@@ -54,7 +52,6 @@ from urlward.assignments.schema import (
     assignments,
     cell_of,
     cells_at,
-    cells_from,
     check_owner,
     current,
     files,
