@@ -1134,7 +1134,7 @@ def test_what_is_told_again_once_its_end_is_deleted_is_in_doubt(
     again.write_text(HEADER + block(260, "anna", "alloc"))
     log.read(500, again)
     assert [told(store, seconds) for seconds in (250, 270, 300)] == [
-        ("ambiguous", ["anna"]), ("one", ["anna"]), ("none", []),
+        ("ambiguous", ["anna"]), ("one", ["anna"]), ("ambiguous", []),
     ]  # fmt: skip
 
 

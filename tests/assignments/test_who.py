@@ -98,9 +98,7 @@ def test_what_its_source_may_have_ended_since_is_in_doubt(
 
 
 @pytest.mark.parametrize("said", [SightingKind.ENDED, SightingKind.WHOLE])
-@pytest.mark.parametrize(
-    ("start", "session"), [(50, ""), (51, "s"), (53, "s")]
-)
+@pytest.mark.parametrize(("start", "session"), [(50, ""), (51, "s"), (53, "s")])
 def test_what_has_an_end_of_its_own_that_a_later_import_has_read(
     store: AssignmentStore, start: int, session: str, said: SightingKind
 ) -> None:
@@ -129,7 +127,9 @@ def test_own_ends_of_many_are_looked_up_at_once(store: AssignmentStore) -> None:
     asked: list[object] = []
     event.listen(store.engine, "before_cursor_execute", lambda *statement: asked.append(statement))
     answer = who(store, WhoQuestion(A, None, at(8000)))
-    assert {one.interval.session for one in answer.candidates} == {f"a{n}" for n in range(len(ports))} - {"a7"}
+    assert {one.interval.session for one in answer.candidates} == {f"a{n}" for n in range(len(ports))} - {
+        "a7"
+    }
     assert len(asked) < 20
 
 

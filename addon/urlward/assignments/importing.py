@@ -439,8 +439,8 @@ class FileReader:
         changes.skipped += parsed.skipped
         changes.gaps += lost
         position = position_at(self.fd, self._source.path, self.result.offset, self._position)
-        span = {"first": self._span[0], "last": self._span[1]}
-        self._position = replace(position, lane=self._merger.lane, **span)
+        first, last = self._span
+        self._position = replace(position, first=first, last=last, lane=self._merger.lane)
         changes.position, changes.anew = self._position, anew
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped

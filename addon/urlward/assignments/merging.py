@@ -159,7 +159,10 @@ class Merger:
         if held[_LANE] < 0:
             if held[_ENDING] not in (Ending.OWN, Ending.RESTARTED):
                 there = self._beside.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), [])
-                if all(one[_LANE] != held[_LANE] for one in there) and (key, held[_LANE]) not in self.changes.gone:
+                if (
+                    all(one[_LANE] != held[_LANE] for one in there)
+                    and (key, held[_LANE]) not in self.changes.gone
+                ):
                     there.append(held)
                     self._note(key, held)
         elif held[_LANE] == self.lane and not known:
@@ -271,7 +274,11 @@ class Merger:
 
     def _restart(self, beginning: str, at: int) -> None:
         """End the sessions whose name begins so."""
-        stored = {key: held for key, held in self._store.sessions(self._source, beginning) if held[_LANE] == self.lane}
+        stored = {
+            key: held
+            for key, held in self._store.sessions(self._source, beginning)
+            if held[_LANE] == self.lane
+        }
         there = {key: held for key, held in stored.items() if key not in self._held}
         there |= {key: held for key, held in self._held.items() if held is not None}
         for key, held in there.items():
@@ -462,8 +469,8 @@ class Merger:
     def _is_another(self, held: Held, new: Held) -> bool:
         """Whether what is said of one with the same name is of another beginning."""
         if new[_SESSION]:
-            is_later = held[_SEEN] + SESSIONS_APART < new[_START] < new[_SEEN]
-            return is_later or new[_START] + SESSIONS_APART < held[_START]
+            is_later: bool = held[_SEEN] + SESSIONS_APART < new[_START] < new[_SEEN]
+            return is_later or bool(new[_START] + SESSIONS_APART < held[_START])
         return False
 
     def _is_order_in_doubt(self, held: Held, second: int) -> bool:
@@ -565,5 +572,3 @@ def _new(sighting: Sighting) -> Held:
 def _after(start: int, end: int) -> int:
     """An end behind a start: what is over within a second was there nevertheless."""
     return max(end, start + 1)
-
-

@@ -147,7 +147,9 @@ class Lookup:
     """Lookup of an address, and a port where one is given, in a span of time: the rows that its answer rests
     on, and the intervals that they come to."""
 
-    def __init__(self, connection: Connection, address: str, port: int | None, since: int, until: int) -> None:
+    def __init__(
+        self, connection: Connection, address: str, port: int | None, since: int, until: int
+    ) -> None:
         """Look it up.
 
         Raises:
@@ -183,7 +185,7 @@ class Lookup:
         return sorted(found, key=lambda one: one.start)
 
     def _at(self, table: Table) -> ColumnElement[bool]:
-        which = [table.c.place.in_(list(self._places))]
+        which: list[ColumnElement[bool]] = [table.c.place.in_(list(self._places))]
         if self._port is not None:
             which += [table.c.first_port <= self._port, table.c.last_port >= self._port]
         return and_(*which)
@@ -193,7 +195,9 @@ class Lookup:
         there = and_(self._at(table), table.c.start <= until, table.c.end > since)
         return and_(there, _in_cells(since, until)) if table is assignments else there
 
-    def _add(self, table: Table, which: ColumnElement[bool], *, wants: Callable[[Row[Any]], bool] | None = None) -> int:
+    def _add(
+        self, table: Table, which: ColumnElement[bool], *, wants: Callable[[Row[Any]], bool] | None = None
+    ) -> int:
         """Add rows; returns how many are new."""
         before = len(self.rows)
         for row in self._connection.execute(select(table).where(which)):
@@ -211,16 +215,24 @@ class Lookup:
             ]
             loose = [one for one in stays if not one.fixed and (not one.is_whole or one.is_end_alone)]
             here = [one for one in loose if one.place in self._places]
-            if here or any(row.ending == Ending.OWN for _, row in self.rows) or any((one.session and one.start < one.since) or one.first > one.start for one in stays):
+            if (
+                here
+                or any(row.ending == Ending.OWN for _, row in self.rows)
+                or any((one.session and one.start < one.since) or one.first > one.start for one in stays)
+            ):
                 if not self._formats:
                     self._formats = {row.id: row.format for row in self._connection.execute(select(sources))}
                     rows = self._connection.execute(
-                        select(files.c.source, files.c.lane, func.max(files.c.last)).group_by(files.c.source, files.c.lane)
+                        select(files.c.source, files.c.lane, func.max(files.c.last)).group_by(
+                            files.c.source, files.c.lane
+                        )
                     )
                     self._lanes: dict[int, dict[int, int]] = {}
                     for source, lane, last in rows:
                         self._lanes.setdefault(source, {})[lane] = last
-                self._add_of_sessions([one for one in stays if one.session and not (one.is_whole and one.first <= one.start)])
+                self._add_of_sessions(
+                    [one for one in stays if one.session and not (one.is_whole and one.first <= one.start)]
+                )
                 self._add_near(here)
                 self._add_at_ends()
                 for one in here:
@@ -250,7 +262,9 @@ class Lookup:
         # What has ended at other places is found by when the session began.
         lost = [one for one in stays if self._is_left(one) or one.first > one.since]
         lost = [one for one in lost if self._formats[one.source] in _NAMES_ALL]
-        for source, session, start in self._once("scan", ((one.source, one.session, one.start) for one in lost)):
+        for source, session, start in self._once(
+            "scan", ((one.source, one.session, one.start) for one in lost)
+        ):
             cells = cells_from(start - SESSIONS_APART, start + SESSIONS_APART, FOREVER)
             mine = and_(assignments.c.source == source, assignments.c.session == session)
             self._add(assignments, and_(_cells(cells), mine))
@@ -260,13 +274,15 @@ class Lookup:
         if one.is_whole:
             return False
         lanes = self._lanes.get(one.source, {})
-        return (one.lane is not None and one.lane < 0) or (any(
-            last > one.seen for lane, last in lanes.items() if lane != one.lane
-        ) and len(lanes) > 1)
+        return (one.lane is not None and one.lane < 0) or (
+            any(last > one.seen for lane, last in lanes.items() if lane != one.lane) and len(lanes) > 1
+        )
 
     def _add_near(self, stays: Sequence[_Stay]) -> None:
         """Add what is of the same session or subscriber, and of the same beginning, and has ended."""
-        wanted = self._once("near", ((one.place, one.ports[0], one.subscriber, one.session, one.start) for one in stays))
+        wanted = self._once(
+            "near", ((one.place, one.ports[0], one.subscriber, one.session, one.start) for one in stays)
+        )
         if not wanted:
             return
         cells = {
@@ -287,7 +303,9 @@ class Lookup:
     def _add_at_ends(self) -> None:
         """Add who had it as an end without a beginning was."""
         ends = [row for _, row in self.rows if row.ending == Ending.OWN and row.place in self._places]
-        for at in self._once("end", (row.end - 1 for row in ends if not row.session and row.end > self._since)):
+        for at in self._once(
+            "end", (row.end - 1 for row in ends if not row.session and row.end > self._since)
+        ):
             self._add(assignments, self._here(assignments, at, at))
 
     def _add_behind(self, one: _Stay) -> None:
@@ -296,11 +314,18 @@ class Lookup:
             return
         if not self._once("behind", [(one.key, one.seen)]):
             return
-        mine = and_(assignments.c.place == one.place, assignments.c.first_port == one.ports[0], assignments.c.source == one.source)
+        mine = and_(
+            assignments.c.place == one.place,
+            assignments.c.first_port == one.ports[0],
+            assignments.c.source == one.source,
+        )
         at, step = one.seen, _AHEAD
         while at <= end:
             until = min(at + step, end)
-            if self._add(assignments, and_(_in_cells(at, until), mine, assignments.c.start <= until, assignments.c.end > at)):
+            if self._add(
+                assignments,
+                and_(_in_cells(at, until), mine, assignments.c.start <= until, assignments.c.end > at),
+            ):
                 return
             at, step = until + 1, step * 4
 
@@ -310,7 +335,11 @@ class Lookup:
         for one in resolver.void:
             for at in {one.since, one.first}:
                 if one.place in self._places and self._once("before", [(one.key, at)]):
-                    mine = and_(assignments.c.place == one.place, assignments.c.end == at, assignments.c.ending == int(Ending.NEXT))
+                    mine = and_(
+                        assignments.c.place == one.place,
+                        assignments.c.end == at,
+                        assignments.c.ending == int(Ending.NEXT),
+                    )
                     added += self._add(assignments, and_(_in_cells(at - 1, at - 1), mine))
         return added
 
@@ -366,7 +395,9 @@ class _Resolver:
         for some in merged.values():
             for one in some:
                 if one.session and not one.void and formats.get(one.source) in _NAMES_ALL:
-                    self._move(one, [each for each in sessions[one.source, one.session] if each.key != one.key])
+                    self._move(
+                        one, [each for each in sessions[one.source, one.session] if each.key != one.key]
+                    )
         for some in merged.values():
             self._order([one for one in some if not one.void])
 
@@ -459,8 +490,12 @@ class _Resolver:
         if one.ending == Ending.NEXT and one.end < at:
             return
         # By its name alone it may be another, which began in a gap.
-        crossed = not knows and one.session and any(
-            gap.source == one.source and gap.since < at and one.seen < gap.until for gap in self._gaps
+        crossed = (
+            not knows
+            and one.session
+            and any(
+                gap.source == one.source and gap.since < at and one.seen < gap.until for gap in self._gaps
+            )
         )
         if doubt > 0:
             self._show(one, max(one.since, at - doubt), at, Ending.DOUBT)
@@ -484,9 +519,13 @@ class _Resolver:
 
     def _is_again(self, one: _Stay, other: _Stay) -> bool:
         """Whether a stay says nothing that another, which has its end, does not."""
-        if one.session != other.session or not (other.is_whole or (one.session and other.ending == Ending.NEXT)):
+        if one.session != other.session or not (
+            other.is_whole or (one.session and other.ending == Ending.NEXT)
+        ):
             return False
-        if one.subscriber != other.subscriber and not (one.session and (one.is_end_alone or other.is_end_alone)):
+        if one.subscriber != other.subscriber and not (
+            one.session and (one.is_end_alone or other.is_end_alone)
+        ):
             return False
         if one.is_whole and not one.is_end_alone:
             return one.is_same(other) and one.end == other.end and one.first >= other.first
@@ -524,7 +563,9 @@ class _Resolver:
             if ended and max(ended) >= one.seen:
                 self._end_at(one, max(ended), 0, knows=True)
         same = [each for each in same if length_of(each.network) == kind]
-        said = sorted({at for each in same for at in (each.first, each.seen if not each.is_end_alone else each.first)})
+        said = sorted(
+            {at for each in same for at in (each.first, each.seen if not each.is_end_alone else each.first)}
+        )
         before = [at for at in said if at < one.first]
         if not one.moved and one.start < one.first and before:
             one.moved, one.since = True, one.first
@@ -547,7 +588,9 @@ class _Resolver:
             # It had it from its session's beginning on, but for what was another's after that.
             if not one.moved and one.session and one.start < one.first:
                 others = [each for each in stays if each.session != one.session and each.since < one.first]
-                last = max((min(each.end if each.is_whole else each.seen, one.first) for each in others), default=0)
+                last = max(
+                    (min(each.end if each.is_whole else each.seen, one.first) for each in others), default=0
+                )
                 if last > one.start:
                     one.moved, one.since = True, one.first
                     self._show(one, last, one.first, Ending.MOVED)
@@ -603,4 +646,3 @@ def _cells(cells: Sequence[range]) -> ColumnElement[bool]:
     if sum(map(len, cells)) <= _MOST_CELLS:
         return assignments.c.cell.in_([cell for some in cells for cell in some])
     return or_(*(assignments.c.cell.between(some.start, some.stop - 1) for some in cells))
-

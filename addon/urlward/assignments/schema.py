@@ -726,7 +726,9 @@ def _to_6(connection: Connection) -> None:
         ("assignment_files", "lane INTEGER"),
     )
     if connection.dialect.name == "postgresql":
-        _add_columns(connection, ("assignments_current", "lane BIGINT"), ("assignments_current", "late INTEGER"))
+        _add_columns(
+            connection, ("assignments_current", "lane BIGINT"), ("assignments_current", "late INTEGER")
+        )
         connection.execute(
             text(
                 "ALTER TABLE assignments_current DROP CONSTRAINT assignments_current_pkey,"

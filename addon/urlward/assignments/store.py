@@ -452,9 +452,7 @@ class AssignmentStore:
         with self.reading() as connection:
             return bool(connection.scalar(select(exists().where(mine))))
 
-    def held(
-        self, source: int, wanted: Collection[Place] | Collection[str]
-    ) -> Iterator[tuple[Key, Held]]:
+    def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> Iterator[tuple[Key, Held]]:
         """Rows of `current` for some places, or for some sessions, of all lanes."""
         listed: list[Any] = list(wanted)
         column = current.c.session if listed and isinstance(listed[0], str) else current.c.place
@@ -517,8 +515,15 @@ class AssignmentStore:
             current,
             [
                 (
-                    *key, source.id, *held[:5], int(held[5]), *held[6:8], file, now,
-                    lane, _late(held[2], held[8], held[9]),
+                    *key,
+                    source.id,
+                    *held[:5],
+                    int(held[5]),
+                    *held[6:8],
+                    file,
+                    now,
+                    lane,
+                    _late(held[2], held[8], held[9]),
                 )
                 for (key, lane), held in sorted(changes.held.items(), key=itemgetter(0))
             ],
