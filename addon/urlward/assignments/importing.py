@@ -398,6 +398,7 @@ class FileReader:
             if self._position is not None:
                 self._span = self._position.first, self._position.last
                 self._merger.lane = self._position.lane
+            self._merger.told, self._merger.is_in_order = self._span[1], True
         # Of the file that had the path before, it may be known to be read to its end, and of the source not.
         self._renewed = min(self._position.read, self._source.read) if self._position else 0
         offset = self._position.offset if self._position else 0
@@ -485,20 +486,21 @@ class FileReader:
             made = self._gaps_before(first)
             self._merger.changes.gaps += made
             self._gaps = [*self._gaps, *made]
-        self._merger.lane = self._lane(first, is_new=bool(made))
+        self._merger.lane, self._merger.told = self._lane(first, is_new=bool(made))
         self._followed_at = self._following(first)
 
-    def _lane(self, first: int, *, is_new: bool) -> int:
+    def _lane(self, first: int, *, is_new: bool) -> tuple[int, int]:
         """The lane of a log of which nothing was read, and which begins at a time: that of the one before it
-        where that was read to its end, else a new one."""
+        where that was read to its end, else a new one; and up to when it tells, in ms."""
         ends: dict[int, tuple[int, bool]] = {}
         for one in self._known:
             last, is_mine = ends.get(one.lane, (0, True))
             ends[one.lane] = max(last, one.last), is_mine and self._is_of(one.path)
         before = [(last, lane) for lane, (last, is_mine) in ends.items() if is_mine and last <= first + LATE]
         if before and not is_new:
-            return max(before)[1]
-        return max(ends, default=-1) + 1
+            last, lane = max(before)
+            return lane, last
+        return max(ends, default=-1) + 1, 0
 
     def _lost(self) -> list[Gap]:
         """The span of time of which only the last of each address is in a file of leases, since that was

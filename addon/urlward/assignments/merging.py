@@ -88,8 +88,10 @@ class Merger:
         self._begun: dict[tuple[Key, str], tuple[int, int]] = {}
         """How many of whose beginnings another's has followed, or one of their own, and when the first was,
         in ms: where a port is several subscribers' at once, their ends come yet."""
-        self._told = 0
-        """The last time of which something was said, in ms."""
+        self.told = 0
+        """The last time of which the lane's log said something, in ms."""
+        self.is_in_order = not names_all
+        """Whether what is said of sessions is, by and large, in the order of its times: a table is not."""
         self._perhaps: tuple[Key, int, str] | None = None
         """Whose span in doubt was the last, and its end."""
         self._back = 0
@@ -119,7 +121,7 @@ class Merger:
             else:
                 for one in record:
                     self._take(one)
-            self._told = max(self._told, seen)
+            self.told = max(self.told, seen)
 
     def finished(self) -> Changes:
         """The changes, which are not touched any more; new ones begin."""
@@ -249,10 +251,11 @@ class Merger:
         last = max((held[_SEEN] for held in there.values()), default=end)
         if self._names_all and record:
             self._end_moved(record, there, last)
-        is_known = bool(there)
+        is_known, is_late = bool(there), self.is_in_order and end < self.told
         for key, held in there.items():
             if self._held.get(key) is held:
                 self._drop(key)
+                self._take_in(key, held)
                 held[_END], held[_ENDING] = _after(held[_START], end), Ending.TOLD
                 held[_FIRST] = min(held[_FIRST], held[_END])
                 self._end_within(key, held, doubt)
@@ -268,7 +271,7 @@ class Merger:
                 self._end_within(key, new, doubt)
             elif not is_known:
                 self._put_end(key, new)
-        if (said == _STOPPED and not is_known) or (is_known and end < self._told) or self._is_beside(session):
+        if (said == _STOPPED and not is_known) or (is_known and is_late) or self._is_beside(session):
             # It may have had what is another's by now, or what is read later.
             self._put_end((0, 0), ["", LAST_PORT, start, end, seen, Ending.OWN, "", session, end, False, 0])
 
@@ -318,7 +321,10 @@ class Merger:
                 new[_ENDING] = Ending.SECOND
             if seen < self._purged:
                 new[_ENDING] = Ending.LATE
-            if held is None:
+            is_late = session and self._names_all and self.is_in_order and seen < self.told - SESSIONS_APART
+            if held is None and is_late:
+                self._put_beside(key, new)  # it may be over, or have another address, as was told before
+            elif held is None:
                 self._hold(key, new)
             elif same and held[_LAST] == last and not self._is_another(held, new):
                 self._renew(key, held, new)
@@ -397,13 +403,11 @@ class Merger:
             self._hold(key, held)
         elif new[_END] < held[_START]:
             self._end(key, new)
-        elif new[_START] < held[_START] or new[_FIRST] < held[_FIRST]:
-            if self._tells_once and not new[_SESSION]:
-                # The end of what began before, by the same name, need not be read yet, nor who had it then.
-                self._put_beside(key, new)
-                return
-            held[_START] = min(held[_START], new[_START])
-            held[_FIRST] = held[_FIRST] if held[_MOVED] else min(held[_FIRST], new[_FIRST])
+        elif new[_START] < held[_START] and not new[_SESSION]:
+            # The end of what began before, by the same name, need not be read yet, nor who had it then.
+            self._put_beside(key, new)
+        elif new[_FIRST] < held[_FIRST] and not held[_MOVED]:
+            held[_START], held[_FIRST] = min(held[_START], new[_START]), new[_FIRST]
             self._hold(key, held)
 
     def _follow(self, key: Key, held: Held | None, new: Held, at: int) -> None:
@@ -525,6 +529,18 @@ class Merger:
         there.append(new)
         self._note(key, new)
         self._write_beside(key, new)
+
+    def _take_in(self, key: Key, held: Held) -> None:
+        """Take away what was said out of order of what is held, which says no less as it ends."""
+        there = self._beside.get((key, held[_SESSION]), [])
+        for one in [*there]:
+            if one[_SUBSCRIBER] == held[_SUBSCRIBER] and abs(one[_START] - held[_START]) <= SESSIONS_APART:
+                there.remove(one)
+                held[_FIRST] = held[_FIRST] if held[_MOVED] else min(held[_FIRST], one[_FIRST])
+                self.changes.held.pop((key, one[_LANE]), None)
+                self.changes.gone.add((key, one[_LANE]))
+        if not there:
+            self._beside.pop((key, held[_SESSION]), None)
 
     def _put_end(self, key: Key, new: Held) -> None:
         """Keep an end whose beginning is not known."""
