@@ -18,6 +18,7 @@ out of order in one, tell of the same time. The rules by which they are one answ
 Nothing here writes anything: the same rows give the same answer.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -89,6 +90,8 @@ class _Stay:
     since: int
     fixed: bool = False
     """Whether it is as it says, whatever else does."""
+    is_end_alone: bool = False
+    """Whether nothing but its end was said of it."""
     void: bool = False
 
     @property
@@ -98,10 +101,6 @@ class _Stay:
     @property
     def is_whole(self) -> bool:
         return self.ending == Ending.TOLD
-
-    @property
-    def is_end_alone(self) -> bool:
-        return self.is_whole and self.first >= self.end
 
     def is_same(self, other: "_Stay") -> bool:
         """Whether both are of one session, or else of one beginning."""
@@ -140,6 +139,7 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
         row.source, row.place, row.network, (row.first_port, row.last_port), row.start, min(first, row.end), seen,
         row.end, ending, row.subscriber, row.session, row.late < 0, lane, shown,
         min(first, row.end) if row.late < 0 else row.start, not is_open,
+        ending == Ending.TOLD and first >= row.end and row.late > 0,
     )  # fmt: skip
 
 
@@ -382,24 +382,21 @@ class _Resolver:
                 keys.setdefault(one.key, []).append(one)
         merged = {key: self._merged(some) for key, some in keys.items()}
         self._void_again(merged)
+        sessions: dict[tuple[int, str], list[_Stay]] = {}
+        for one in itertools.chain(*merged.values()):
+            if one.session and not one.void and formats.get(one.source) in _NAMES_ALL:
+                sessions.setdefault((one.source, one.session), []).append(one)
+        for some in sessions.values():
+            for one in some:
+                self._move(one, [each for each in some if each.key != one.key])
         for some in merged.values():
             self._end([one for one in some if not one.void], ends)
         for end in {*ends} - self._answered:
             self._miss(end, merged.get((end.source, end.place, end.network, end.ports[0]), []))
         self._void_again(merged)
-        sessions: dict[tuple[int, str], list[_Stay]] = {}
-        for some in merged.values():
-            for one in some:
-                if one.session and not one.void:
-                    sessions.setdefault((one.source, one.session), []).append(one)
-        for some in merged.values():
-            for one in some:
-                if one.session and not one.void and formats.get(one.source) in _NAMES_ALL:
-                    self._move(
-                        one, [each for each in sessions[one.source, one.session] if each.key != one.key]
-                    )
         for some in merged.values():
             self._order([one for one in some if not one.void])
+        self.spans = [span for span in self.spans if not span[0].void]
 
     def _show(self, one: _Stay, since: int, end: int, ending: Ending) -> None:
         if since < end:
@@ -528,7 +525,10 @@ class _Resolver:
         ):
             return False
         if one.is_whole and not one.is_end_alone:
-            return one.is_same(other) and one.end == other.end and one.first >= other.first
+            if one.is_same(other):
+                return one.end == other.end and one.first >= other.first
+            if not one.session:
+                return False
         said = one.end if one.is_whole else one.seen
         if not one.session:
             if one.is_whole:
@@ -541,8 +541,8 @@ class _Resolver:
         if one.is_whole and not other.is_whole:
             return False
         if abs(late) <= SESSIONS_APART:
-            if not other.is_whole:
-                return False
+            if not other.is_whole or (other.moved and other.first > said):
+                return False  # else it had it again, after another
             return said <= other.end if not one.is_whole else said >= other.end
         if late < 0:
             return False
@@ -557,12 +557,7 @@ class _Resolver:
         kind = length_of(one.network)
         same = [each for each in others if abs(each.start - one.start) <= SESSIONS_APART]
         same = [each for each in same if each.subscriber == one.subscriber]
-        if not one.is_whole:
-            # Its end at another place is its end.
-            ended = [each.end for each in same if each.is_whole and length_of(each.network) != kind]
-            if ended and max(ended) >= one.seen:
-                self._end_at(one, max(ended), 0, knows=True)
-        same = [each for each in same if length_of(each.network) == kind]
+        mine, same = same, [each for each in same if length_of(each.network) == kind]
         said = sorted(
             {at for each in same for at in (each.first, each.seen if not each.is_end_alone else each.first)}
         )
@@ -581,6 +576,11 @@ class _Resolver:
         if behind and min(behind) < one.end:
             self._show(one, max(one.seen, one.since), min(behind), Ending.MOVED)
             one.end, one.ending = max(one.seen, one.since), Ending.TOLD
+            return
+        # Its end at another place is its end.
+        ended = max((each.end for each in mine if each.is_whole and each not in same), default=0)
+        if ended >= one.seen:
+            self._end_at(one, ended, 0, knows=True)
 
     def _order(self, stays: list[_Stay]) -> None:
         """End each stay of a place as the next one begins."""
