@@ -2,14 +2,14 @@
 the last.
 
 What is read in the order of its times is merged in a *lane*: what it has of each place. A log that begins
-where nothing else was read to its end has a lane of its own, as has one that is read after what followed, so
-that a lane says nothing of what is not read of it. Whatever is not in order within a lane is kept beside it, as
-it was said: an end without a beginning, what is of a time before another's beginning, what a server tells
-again.
+where nothing else was read to its end has a lane of its own, as has one that is read after what followed,
+so that a lane says nothing of what is not read of it. Whatever is not in order within a lane is kept beside
+it, as it was said: an end without a beginning, what is of a time before another's beginning, what a server
+tells again.
 
-Nothing that is stored is ever looked at again but what a lane has not ended. How lanes, and what is beside them,
-bear on each other is worked out when it is asked for (`urlward.assignments.resolving`), so that it does not
-depend on the order in which logs are read.
+Nothing that is stored is ever looked at again but what a lane has not ended. How lanes, and what is beside
+them, bear on each other is worked out when it is asked for (`urlward.assignments.resolving`), so that it
+does not depend on the order in which logs are read.
 
 Two sightings that began in the hour that the clock showed twice came in an order that their times do not
 tell. Neither is taken for the one that came last, until something is said of one of them at a time that is

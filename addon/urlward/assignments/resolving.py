@@ -1,18 +1,18 @@
 """Resolving: who had an address when, by all that was said of it, in whatever order that was read.
 
-What the store has of a place are *stays*: from when a subscriber had it, when that was said first and last, and
-how it ended, as far as one log read in order tells (`urlward.assignments.merging`). Several logs, and what is
-out of order in one, tell of the same time. The rules by which they are one answer:
+What the store has of a place are *stays*: from when a subscriber had it, when that was said first and last,
+and how it ended, as far as one log read in order tells (`urlward.assignments.merging`). Several logs, and
+what is out of order in one, tell of the same time. The rules by which they are one answer:
 
-- Stays of one session (of the same name and beginning) on a place are one, said from the first to the last. Without
-  a name they are, where they begin alike.
-- A session's own end, or its server's restart, ends all that it had until then, wherever it was read. An end
-  without a name is that of the last beginning before it.
-- What is told again behind an end, by a server that does not say how late, is nothing new: by how long the session
-  had lasted.
-- A session has one address of a kind at a time. It had one up to when that was said last, and has another from when
-  that is said first; between both either is in doubt. Of its first record all counts from its beginning, but
-  for what was said to be another's, or said of another address of the session, since.
+- Stays of one session (of the same name and beginning) on a place are one, said from the first to the last.
+  Without a name they are, where they begin alike.
+- A session's own end, or its server's restart, ends all that it had until then, wherever it was read. An
+  end without a name is that of the last beginning before it.
+- What is told again behind an end, by a server that does not say how late, is nothing new: by how long the
+  session had lasted.
+- A session has one address of a kind at a time. It had one up to when that was said last, and has another
+  from when that is said first; between both either is in doubt. Of its first record all counts from its
+  beginning, but for what was said to be another's, or said of another address of the session, since.
 - Whoever begins ends what was held, unless that is said to go on behind it.
 
 Nothing here writes anything: the same rows give the same answer.
@@ -136,8 +136,8 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
         shown, lane = 0, None
     is_open = ending in _OPEN if table is current else ending in (Ending.TOLD, Ending.NEXT)
     return _Stay(
-        row.source, row.place, row.network, (row.first_port, row.last_port), row.start, min(first, row.end), seen,
-        row.end, ending, row.subscriber, row.session, row.late < 0, lane, shown,
+        row.source, row.place, row.network, (row.first_port, row.last_port), row.start,
+        min(first, row.end), seen, row.end, ending, row.subscriber, row.session, row.late < 0, lane, shown,
         min(first, row.end) if row.late < 0 else row.start, not is_open,
         ending == Ending.TOLD and first >= row.end and row.late > 0,
     )  # fmt: skip
@@ -367,8 +367,8 @@ class _Resolver:
             elif row.ending == Ending.OWN:
                 ends.append(
                     _End(
-                        row.source, row.place, row.network, (row.first_port, row.last_port), row.start, row.end,
-                        row.seen, row.subscriber, row.session,
+                        row.source, row.place, row.network, (row.first_port, row.last_port), row.start,
+                        row.end, row.seen, row.subscriber, row.session,
                     )
                 )  # fmt: skip
             else:

@@ -48,6 +48,7 @@ from urlward.assignments.interval import (
     Ending,
     is_address,
 )
+from urlward.assignments.resolving import rows_in_force
 from urlward.assignments.schema import (
     FILE,
     PART,
@@ -68,7 +69,6 @@ from urlward.assignments.schema import (
     stretches,
     told,
 )
-from urlward.assignments.resolving import rows_in_force
 from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, wait_for_all
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of
@@ -419,7 +419,8 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
         AssignmentError: the database refuses.
     """
     with store.reading() as connection:
-        found = {len(SPANS): connection.scalar(select(func.min(current.c.start)))}
+        begun = select(func.min(current.c.start)).where(current.c.start > 0)  # else it is an end alone
+        found = {len(SPANS): connection.scalar(begun)}
         for one in stretches(connection):
             if one.span not in found:
                 cell = connection.scalar(

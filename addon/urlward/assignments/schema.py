@@ -357,8 +357,8 @@ assignments = Table(
     sqlite_with_rowid=False,
     postgresql_partition_by="RANGE (cell)",
 )
-"""``late``: seconds from the start until it was first said; less than 0 where it was not so before. ``unsaid``: of
-what another's beginning has ended, seconds from when it was last said until then; 0 where that is not known."""
+"""``late``: seconds from the start until it was first said; less than 0 where it was not so before. ``unsaid``:
+of what another's beginning has ended, seconds from when it was last said until then; 0 where that is not known."""
 
 current = Table(
     "assignments_current",
@@ -437,9 +437,8 @@ files = Table(
 )
 """How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
 when one was last found to have all that was read of it, in ms. Of logs: ``first`` and ``last``, from when to
-when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path; ``lane``: in which
-it is read. Of radacct:
-``last``, the greatest number of a row that was read."""
+when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path; ``lane``: in
+which it is read. Of radacct: ``last``, the greatest number of a row that was read."""
 
 gaps = Table(
     "assignment_gaps",
@@ -718,7 +717,8 @@ _CURRENT = (
 
 
 def _to_6(connection: Connection) -> None:
-    """Upgrade to version 6: when things were said, and in which lane of their source's logs."""
+    """Upgrade to version 6: when things were said, and in which lane of their source's logs. An end without a
+    beginning, which may have been in what was not read of a log, is beside what has no end."""
     _add_columns(
         connection,
         ("assignments", "late INTEGER"),
@@ -729,21 +729,29 @@ def _to_6(connection: Connection) -> None:
         _add_columns(
             connection, ("assignments_current", "lane BIGINT"), ("assignments_current", "late INTEGER")
         )
-        connection.execute(
-            text(
-                "ALTER TABLE assignments_current DROP CONSTRAINT assignments_current_pkey,"
-                " ADD PRIMARY KEY (place, first_port, source, lane)"
-            )
+        statements: tuple[str, ...] = (
+            "ALTER TABLE assignments_current DROP CONSTRAINT assignments_current_pkey,"
+            " ADD PRIMARY KEY (place, first_port, source, lane)",
         )
-        return
+    else:
+        statements = (
+            "DROP INDEX assignments_current_session",
+            "ALTER TABLE assignments_current RENAME TO assignments_before",
+            _CURRENT,
+            "INSERT INTO assignments_current SELECT place, first_port, source, network, last_port, start,"
+            ' "end", seen, ending, subscriber, session, file, read, 0, 0 FROM assignments_before',
+            "DROP TABLE assignments_before",
+            "CREATE INDEX assignments_current_session ON assignments_current (source, session)",
+        )
+    ends = (
+        "FROM assignments WHERE ending = 12 AND source IN"
+        " (SELECT id FROM assignment_sources WHERE format IN ('cgn', 'detail', 'ports'))"
+    )
     for statement in (
-        "DROP INDEX assignments_current_session",
-        "ALTER TABLE assignments_current RENAME TO assignments_before",
-        _CURRENT,
-        "INSERT INTO assignments_current SELECT place, first_port, source, network, last_port, start,"
-        ' "end", seen, ending, subscriber, session, file, read, 0, 0 FROM assignments_before',
-        "DROP TABLE assignments_before",
-        "CREATE INDEX assignments_current_session ON assignments_current (source, session)",
+        *statements,
+        "INSERT INTO assignments_current SELECT place, first_port, source, network, last_port, 0,"
+        f' "end", "end", 17, subscriber, session, 0, 0, -1 - abs(digest / 2), 0 {ends}',
+        f"DELETE {ends}",
     ):
         connection.execute(text(statement))
 
