@@ -737,8 +737,8 @@ type Told = tuple[str, int, str, str]
             [("Start", 0, "anna", A)],
             [("Interim-Update", 300, "anna", B), ("Interim-Update", 400, "anna", B)],
             [("Interim-Update", 900, "anna", C), ("Stop", 1000, "anna", C)],
-            [(A, 200, "?anna"), (A, 500, ""), (A, 950, ""), (B, 200, "?anna"), (B, 1100, ""), (C, 500, "?anna"),
-             (C, 950, "anna")],
+            [(A, 200, "?anna"), (A, 500, ""), (A, 950, ""), (B, 200, "?anna"), (B, 1100, ""),
+             (C, 500, "?anna"), (C, 950, "anna")],
         ),
     ],
 )  # fmt: skip

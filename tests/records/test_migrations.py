@@ -383,8 +383,9 @@ def test_an_end_that_waits_for_its_beginning_does_so_in_version_6(
             "DELETE FROM assignments",
             "INSERT INTO assignment_sources (id, name, format, path, rows, skipped, read, node, days, purged)"
             " VALUES (98, 'log', 'ports', '/log', 1, 0, 1, '', 0, 0)",
-            'INSERT INTO assignments (cell, place, digest, network, first_port, last_port, start, "end", ending,'
-            f" subscriber, session, source) VALUES ({cell}, 137438953472, 1, '0.0.0.0', 0, 65535, {START},"
+            'INSERT INTO assignments (cell, place, digest, network, first_port, last_port, start, "end",'
+            " ending, subscriber, session, source)"
+            f" VALUES ({cell}, 137438953472, 1, '0.0.0.0', 0, 65535, {START},"
             f" {START + 50}, 12, 'anna', '', 98)",
         ):
             connection.execute(text(statement))

@@ -75,8 +75,8 @@ from urlward.records.store import StoreError
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
 type Held = list[Any]
-"""What `current` has of a key and lane: network, last port, start, end, seen, ending, subscriber, session, when
-it was first said, whether it was not so before that, and the lane."""
+"""What `current` has of a key and lane: network, last port, start, end, seen, ending, subscriber, session,
+when it was first said, whether it was not so before that, and the lane."""
 
 _STREAMED = {"yield_per": 10_000}
 _LOCK = 0x75726C77
