@@ -1295,6 +1295,23 @@ def test_a_log_between_two_of_which_the_older_is_read_last_is_missing(
     assert spans(sqlite_store) == []
 
 
+def test_a_log_that_begins_in_the_second_in_which_the_one_before_it_ended_is_missing(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(100, "berta", "alloc"))
+    oldest = log.rotate("log.2")
+    log.write(block(100, "zoe", "alloc", B), block(200, "berta", "release"), block(300, "anna", "alloc"))
+    between = log.rotate("log.1")
+    log.write(block(500, "carla", "alloc"))
+    log.read(700, oldest)
+    log.read(700)
+    assert told(sqlite_store, 350)[0] == "ambiguous"
+    log.read(800, between)
+    assert told(sqlite_store, 350) == ("one", ["anna"])
+    assert spans(sqlite_store) == []
+
+
 class History:
     """Whoever had a block of ports or an address, as translators and servers tell of it."""
 

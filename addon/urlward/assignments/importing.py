@@ -593,7 +593,8 @@ class FileReader:
         for path in self._beside():
             # What cannot be read as such a log is none.
             with suppress(AssignmentError, OSError):
-                if path.stat().st_mtime * 1000 > gap.since and gap.since < self._first_of(path) < gap.until:
+                is_later = path.stat().st_mtime * 1000 > gap.since
+                if is_later and gap.since <= self._first_of(path) < gap.until:
                     return True
         return False
 
