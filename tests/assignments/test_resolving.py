@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from assignments.support import at
-from assignments.test_rotation import block, record
+from assignments.support import DAY, at
+from assignments.test_rotation import Log, asked, block, record
 from conftest import in_turns
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import import_file
+from urlward.assignments.retention import purge_assignments
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoQuestion, who
 
@@ -111,3 +112,86 @@ def test_any_order_of_imports_gives_the_same_answers(
     for order, one in zip(orders, given, strict=True):
         different = [each for each in zip(moments, given[0], one, strict=True) if each[1] != each[2]]
         assert (order, different) == (order, [])
+
+
+def named(store: AssignmentStore, *moments: int) -> list[tuple[str, list[str]]]:
+    """Verdict, and subscribers, at each."""
+    found = [asked(store, seconds) for seconds in moments]
+    return [(one.verdict, sorted({each.interval.subscriber for each in one.candidates})) for one in found]
+
+
+def other(seconds: int, took: int | None = None) -> str:
+    """Something said of somebody elsewhere, by which it is known up to when a log tells."""
+    status = "Start" if took is None else "Interim-Update"
+    return record(status, seconds, "dora", took, Acct_Session_Id="d1", Framed_IP_Address="198.51.100.99")
+
+
+def told(status: str, seconds: int, user: str, took: int | None = None, **more: str) -> str:
+    return record(status, seconds, user, took, Acct_Session_Id=user, **more)
+
+
+NOBODY = ("none", [])
+
+
+def test_what_is_added_to_a_log_behind_what_followed_it(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(other(100), other(900, 800))
+    log.read(1000)
+    before = log.rotate()
+    log.write(
+        other(1000, 900), told("Start", 1100, "berta"), told("Stop", 1500, "berta", 400), other(3000, 2900)
+    )
+    log.read(3100)
+    with before.open("a") as file:  # whoever writes opens it anew some time later
+        file.write(told("Start", 950, "anna") + other(960, 860))
+    log.read(3200, before)
+    assert named(sqlite_store, 1200, 1700) == [("one", ["berta"]), NOBODY]
+
+
+@pytest.mark.parametrize("later", [5000, 50_000])
+def test_who_came_next_is_found_behind_what_ended_nobody(
+    sqlite_store: AssignmentStore, tmp_path: Path, later: int
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    stop = told("Stop", 1801, "carla", 101)  # read behind the next one's beginning
+    log.write(other(100), told("Start", 1700, "carla"), told("Start", 1800, "anna"), stop, other(1900, 1800))
+    before = log.rotate()
+    log.write(other(2000, 1900), told("Start", later, "berta"), told("Stop", later + 500, "berta", 500))
+    log.write(other(later + 4000, later + 3900))
+    log.read(later + 4100)
+    log.read(later + 4100, before)
+    assert named(sqlite_store, 1850, later - 100, later + 100) == [
+        ("one", ["anna"]), ("one", ["anna"]), ("one", ["berta"]),
+    ]  # fmt: skip
+    assert named(sqlite_store, later + 600, later + 3000) == [NOBODY, NOBODY]
+
+
+def test_a_beginning_that_was_told_late_goes_with_its_end(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    day = DAY // 1000
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    start = told("Start", 1805, "anna", Acct_Delay_Time="5")
+    log.write(
+        other(100), other(1804, 1704), start, told("Stop", 2500, "anna", 700), other(3 * day, 3 * day - 100)
+    )
+    log.read(3 * day + 100)
+    assert named(sqlite_store, 2000, 3000) == [("one", ["anna"]), NOBODY]
+    purge_assignments(sqlite_store, at(2600))
+    assert named(sqlite_store, 3000, day) == [NOBODY, NOBODY]
+
+
+def test_nobody_is_named_for_certain_whose_end_may_be_deleted(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    day = DAY // 1000
+    for name, *stop in (("one", told("Stop", 2500, "anna", 700)), ("two",)):
+        (tmp_path / name).mkdir()
+        log = Log(sqlite_store, tmp_path / name / "detail", "detail")
+        log.write(other(100), told("Start", 1800, "anna"), *stop, other(3 * day, 3 * day - 100))
+        log.read(3 * day + 100)
+    assert named(sqlite_store, 2000, 3000) == [("one", ["anna"]), NOBODY]
+    purge_assignments(sqlite_store, at(2600))
+    assert named(sqlite_store, 3000, day) == [("ambiguous", ["anna"])] * 2

@@ -398,6 +398,9 @@ class FileReader:
             if self._position is not None:
                 self._span = self._position.first, self._position.last
                 self._merger.lane = self._position.lane
+                if any(one.lane == self._position.lane and one.last > self._span[1] for one in known):
+                    # What followed it was read in its lane: what it tells by now is late there.
+                    self._merger.lane = max(one.lane for one in known) + 1
             self._merger.told, self._merger.is_in_order = self._span[1], True
         # Of the file that had the path before, it may be known to be read to its end, and of the source not.
         self._renewed = min(self._position.read, self._source.read) if self._position else 0

@@ -268,6 +268,7 @@ class Merger:
                 self._note_moved(key, new, last)
             elif start > 0 and subscriber:
                 new[_END], new[_ENDING], new[_FIRST] = _after(start, end), Ending.TOLD, _after(start, end)
+                self._take_in(key, new)
                 self._end_within(key, new, doubt)
             elif not is_known:
                 self._put_end(key, new)

@@ -174,8 +174,8 @@ class Lookup:
         known = {row.id: row for row in self._connection.execute(select(sources))} if self.rows else {}
         found = {
             Interval(
-                one.network, one.ports, since, end, one.shown, ending, one.subscriber, one.session,
-                SightingSource(one.source, by.name, by.format, by.path, by.read),
+                one.network, one.ports, since, end, one.shown, self._known(one, end, ending, by.purged),
+                one.subscriber, one.session, SightingSource(one.source, by.name, by.format, by.path, by.read),
             ): None
             for one, since, end, ending in self._resolver.spans
             if (by := known[one.source]) and one.place in self._places
@@ -183,6 +183,11 @@ class Lookup:
             if (since <= self._until and end > self._since) or ending == Ending.ORDER
         }  # fmt: skip
         return sorted(found, key=lambda one: one.start)
+
+    def _known(self, one: _Stay, end: int, ending: Ending, purged: int) -> Ending:
+        """How an end is known: where something that was read elsewhere is deleted, its own may be, too."""
+        may_be = one.seen < purged < end and ending in (*_OPEN, Ending.NEXT)
+        return Ending.LATE if may_be and self._formats and self._is_left(one) else ending
 
     def _at(self, table: Table) -> ColumnElement[bool]:
         which: list[ColumnElement[bool]] = [table.c.place.in_(list(self._places))]
@@ -208,6 +213,7 @@ class Lookup:
     def _resolve(self) -> "_Resolver":
         """Resolve the rows, and look for what is missing, until nothing is."""
         while True:
+            before = len(self.rows)
             stays = [
                 _stay(table, row)
                 for table, row in self.rows
@@ -237,6 +243,8 @@ class Lookup:
                 self._add_at_ends()
                 for one in here:
                     self._add_behind(one)
+                if len(self.rows) > before:
+                    continue  # what is added may ask for more
             there = [row for _, row in self.rows if row.ending in (Ending.OWN, Ending.RESTARTED)]
             open_gaps = self._connection.execute(select(gaps)).all() if there else []
             resolver = _Resolver(self.rows, self._formats, open_gaps, self._lanes if self._formats else {})
@@ -322,12 +330,19 @@ class Lookup:
         at, step = one.seen, _AHEAD
         while at <= end:
             until = min(at + step, end)
-            if self._add(
-                assignments,
-                and_(_in_cells(at, until), mine, assignments.c.start <= until, assignments.c.end > at),
-            ):
+            known = {*self.rows}
+            there = and_(_in_cells(at, until), mine)
+            self._add(assignments, and_(there, assignments.c.start <= until, assignments.c.end > at))
+            if any(self._ends(row, one) for _, row in self.rows.keys() - known):
                 return
             at, step = until + 1, step * 4
+
+    @staticmethod
+    def _ends(row: Row[Any], one: _Stay) -> bool:
+        """Whether what has ended ends a stay, as another's that began behind it."""
+        is_own = one.session != "" and row.session == one.session
+        began = row.start - min(row.late, 0) * SECOND
+        return began >= one.seen and row.ending in (Ending.TOLD, Ending.NEXT) and not is_own
 
     def _add_before(self, resolver: "_Resolver") -> int:
         """Add whom beginnings that are none have ended."""
@@ -501,7 +516,11 @@ class _Resolver:
 
     def _void_again(self, merged: Mapping[object, list[_Stay]]) -> None:
         """Void what is told again of what has ended."""
-        for stays in merged.values():
+        by_session: dict[object, list[_Stay]] = {}
+        for key, stays in merged.items():
+            for one in stays:
+                by_session.setdefault((key, one.session), []).append(one)
+        for stays in by_session.values():
             for one in stays:
                 for other in stays:
                     if other is not one and not one.void and not other.void and self._is_again(one, other):
