@@ -23,6 +23,7 @@ from operator import itemgetter
 from urlward.assignments.interval import (
     FOREVER,
     LAST_PORT,
+    SECOND,
     SESSIONS_APART,
     UP_TO_A_GAP,
     Ending,
@@ -267,7 +268,8 @@ class Merger:
             if there and self._names_all and last < end:
                 self._note_moved(key, new, last)
             elif start > 0 and subscriber:
-                new[_END], new[_ENDING], new[_FIRST] = _after(start, end), Ending.TOLD, _after(start, end)
+                new[_END], new[_ENDING] = _after(start, end), Ending.TOLD
+                new[_FIRST] = new[_END] + SECOND  # nothing else was said of it
                 self._take_in(key, new)
                 self._end_within(key, new, doubt)
             elif not is_known:
@@ -441,8 +443,7 @@ class Merger:
                 new[_START], new[_FIRST] = held[_START], held[_FIRST]
                 self._drop(key)
         if new[_START] > 0:
-            new[_END] = _after(new[_START], told)
-            new[_FIRST] = min(new[_FIRST], new[_END])
+            new[_END], new[_FIRST] = _after(new[_START], told), new[_START]
             self._end_within(key, new, doubt)
         elif self._tells_once and not self._end_beside(key, new):
             self._put_end(key, new)
@@ -475,7 +476,8 @@ class Merger:
         """Whether what is said of one with the same name is of another beginning."""
         if new[_SESSION]:
             is_later: bool = held[_SEEN] + SESSIONS_APART < new[_START] < new[_SEEN]
-            return is_later or bool(new[_START] + SESSIONS_APART < held[_START])
+            is_before: bool = new[_START] + SESSIONS_APART < held[_START] and new[_SEEN] <= held[_SEEN]
+            return is_later or is_before
         return False
 
     def _is_order_in_doubt(self, held: Held, second: int) -> bool:

@@ -139,7 +139,7 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
         row.source, row.place, row.network, (row.first_port, row.last_port), row.start,
         min(first, row.end), seen, row.end, ending, row.subscriber, row.session, row.late < 0, lane, shown,
         min(first, row.end) if row.late < 0 else row.start, not is_open,
-        ending == Ending.TOLD and first >= row.end and row.late > 0,
+        ending == Ending.TOLD and row.late > 0 and first >= row.end + SECOND,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@ partitions.
 
 What has ended is in ``assignments``, which is only added to. What a source may still say more of is in
 ``assignments_current``: one row for each source, place and *lane* (a stretch of its logs that is read in
-order, `urlward.assignments.merging`), and one for whatever was said out of that order. How one bears on another
-is worked out when it is asked for (`urlward.assignments.resolving`).
+order, `urlward.assignments.merging`), and one for whatever was said out of that order. How one bears on
+another is worked out when it is asked for (`urlward.assignments.resolving`).
 
 Finding an interval by a time in it: intervals are in classes by how long they last, of at most `SPANS[k]`
 ms, and by the span of time their start is in. One that is in force at a time began in that time's span or
@@ -357,9 +357,9 @@ assignments = Table(
     sqlite_with_rowid=False,
     postgresql_partition_by="RANGE (cell)",
 )
-"""``late``: seconds from the start until it was first said; less than 0 where it was not so before.
-``unsaid``: of what another's beginning has ended, seconds from when it was last said until then; 0 where that
-is not known."""
+"""``late``: seconds from the start until it was first said; less than 0 where it was not so before, and
+more than until its end where that alone was said. ``unsaid``: of what another's beginning has ended, seconds
+from when it was last said until then; 0 where that is not known."""
 
 current = Table(
     "assignments_current",
