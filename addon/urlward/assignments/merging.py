@@ -31,7 +31,15 @@ from urlward.assignments.interval import (
     SightingKind,
     length_of,
 )
-from urlward.assignments.store import AssignmentStore, Changes, Gap, Held, Key, beside, ended_row
+from urlward.assignments.store import (
+    AssignmentStore,
+    Changes,
+    Gap,
+    Held,
+    Key,
+    beside,
+    ended_row,
+)
 
 _MOST_KEPT = 300_000
 _MOST_BEGUN = 100_000
@@ -43,10 +51,25 @@ _MOST_BEGUN = 100_000
 LATE = 60_000
 """Milliseconds by which what a log says first may be of before what the one before it said last."""
 
+_SOON = 60_000
+"""Milliseconds within which sessions of one subscriber begin that are so at once."""
+
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, *UP_TO_A_GAP)
 """Kinds of ends that another's beginning does not make certain."""
-_NETWORK, _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION, _FIRST, _MOVED, _LANE = range(11)
+(
+    _NETWORK,
+    _LAST,
+    _START,
+    _END,
+    _SEEN,
+    _ENDING,
+    _SUBSCRIBER,
+    _SESSION,
+    _FIRST,
+    _MOVED,
+    _LANE,
+) = range(11)
 
 
 class Merger:
@@ -221,7 +244,10 @@ class Merger:
 
     def _end_moved(self, record: Sequence[Sighting], there: Mapping[Key, Held], last: int) -> None:
         """End what a session has no more by a record of it, in which another of its kind is."""
-        keys, kinds = {(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record}
+        keys, kinds = (
+            {(one[0], one[2]) for one in record},
+            {length_of(one[1]) for one in record},
+        )
         seen = record[0][6]
         for key, held in there.items():
             if key not in keys and length_of(held[_NETWORK]) in kinds and seen > last:
@@ -260,6 +286,14 @@ class Merger:
                 held[_END], held[_ENDING] = _after(held[_START], end), Ending.TOLD
                 held[_FIRST] = min(held[_FIRST], held[_END])
                 self._end_within(key, held, doubt)
+        for key in self._sessions.get(session, ()) if not there else ():
+            for held in [*self._beside.get((key, session), ())]:
+                is_its = not start or abs(start - held[_START]) <= SESSIONS_APART
+                if is_its and held[_FIRST] <= held[_START] <= end:
+                    self._take_away(key, held)
+                    held[_END], held[_ENDING] = _after(held[_START], end), Ending.TOLD
+                    self._end_within(key, held, doubt)
+                    is_known, there[key] = True, held
         for one in record:
             key = one[0], one[2]
             if key in there:
@@ -276,7 +310,22 @@ class Merger:
                 self._put_end(key, new)
         if (said == _STOPPED and not is_known) or (is_known and is_late) or self._is_beside(session):
             # It may have had what is another's by now, or what is read later.
-            self._put_end((0, 0), ["", LAST_PORT, start, end, seen, Ending.OWN, "", session, end, False, 0])
+            self._put_end(
+                (0, 0),
+                [
+                    "",
+                    LAST_PORT,
+                    start,
+                    end,
+                    seen,
+                    Ending.OWN,
+                    "",
+                    session,
+                    end,
+                    False,
+                    0,
+                ],
+            )
 
     def _restart(self, beginning: str, at: int) -> None:
         """End the sessions whose name begins so."""
@@ -290,10 +339,25 @@ class Merger:
         for key, held in there.items():
             # Who restarts says so before it begins sessions.
             if held[_SESSION].startswith(beginning) and held[_START] < at:
-                held[_END], held[_ENDING] = min(held[_END], _after(held[_START], at)), Ending.NEXT
+                held[_END], held[_ENDING] = (
+                    min(held[_END], _after(held[_START], at)),
+                    Ending.NEXT,
+                )
                 self._end(key, held)  # its own end may be read yet
                 self._drop(key)
-        mark = ["", LAST_PORT, at, _after(at, at), at, Ending.RESTARTED, "", beginning, at, False, 0]
+        mark = [
+            "",
+            LAST_PORT,
+            at,
+            _after(at, at),
+            at,
+            Ending.RESTARTED,
+            "",
+            beginning,
+            at,
+            False,
+            0,
+        ]
         self._write_beside((0, 0), mark)
 
     # What is said of places
@@ -334,6 +398,10 @@ class Merger:
             elif twice and self._is_order_in_doubt(held, start):
                 self._follow_in_doubt(key, held, new)
             elif start >= held[_START] and (not session or start >= held[_SEEN]):
+                if self._is_beside_it(held, new):
+                    self._drop(key)
+                    self._put_beside(key, held)
+                    held = None
                 self._follow(key, held, new, start)
             else:
                 self._put_beside(key, new)
@@ -380,7 +448,10 @@ class Merger:
         if held[_ENDING] == Ending.GIVEN_BACK:
             over = min(over, held[_SEEN])
         elif held[_ENDING] == Ending.MISSED:
-            over = min(over, next((gap.until for gap in self.anew if gap.until > held[_SEEN]), over))
+            over = min(
+                over,
+                next((gap.until for gap in self.anew if gap.until > held[_SEEN]), over),
+            )
         return bool(at > over)
 
     def _end_over(self, key: Key, held: Held, at: int) -> None:
@@ -480,6 +551,12 @@ class Merger:
             return is_later or is_before
         return False
 
+    def _is_beside_it(self, held: Held, new: Held) -> bool:
+        """Whether a subscriber's session begins as another of theirs has, as those of services do, and need
+        not end that."""
+        soon = 0 <= new[_START] - held[_START] <= _SOON
+        return bool(self._names_all and soon and held[_SESSION] and held[_SUBSCRIBER] == new[_SUBSCRIBER])
+
     def _is_order_in_doubt(self, held: Held, second: int) -> bool:
         """Whether what begins at the second reading of a time may have begun before what is held."""
         later: int = second - held[_START]
@@ -525,7 +602,10 @@ class Merger:
         for held in there:
             same = (held[_SUBSCRIBER], held[_MOVED]) == (new[_SUBSCRIBER], new[_MOVED])
             if same and abs(held[_START] - new[_START]) <= apart:
-                held[_START], held[_FIRST] = min(held[_START], new[_START]), min(held[_FIRST], new[_FIRST])
+                held[_START], held[_FIRST] = (
+                    min(held[_START], new[_START]),
+                    min(held[_FIRST], new[_FIRST]),
+                )
                 held[_SEEN] = max(held[_SEEN], new[_SEEN])
                 self.changes.held[key, held[_LANE]] = held
                 return
@@ -535,15 +615,19 @@ class Merger:
 
     def _take_in(self, key: Key, held: Held) -> None:
         """Take away what was said out of order of what is held, which says no less as it ends."""
-        there = self._beside.get((key, held[_SESSION]), [])
-        for one in [*there]:
+        for one in [*self._beside.get((key, held[_SESSION]), ())]:
             if one[_SUBSCRIBER] == held[_SUBSCRIBER] and abs(one[_START] - held[_START]) <= SESSIONS_APART:
-                there.remove(one)
                 held[_FIRST] = held[_FIRST] if held[_MOVED] else min(held[_FIRST], one[_FIRST])
-                self.changes.held.pop((key, one[_LANE]), None)
-                self.changes.gone.add((key, one[_LANE]))
+                self._take_away(key, one)
+
+    def _take_away(self, key: Key, one: Held) -> None:
+        """Take away what was said out of order, as it is known as a whole."""
+        there = self._beside[key, one[_SESSION]]
+        there.remove(one)
         if not there:
-            self._beside.pop((key, held[_SESSION]), None)
+            del self._beside[key, one[_SESSION]]
+        self.changes.held.pop((key, one[_LANE]), None)
+        self.changes.gone.add((key, one[_LANE]))
 
     def _put_end(self, key: Key, new: Held) -> None:
         """Keep an end whose beginning is not known."""
@@ -585,7 +669,19 @@ class Merger:
 
 def _new(sighting: Sighting) -> Held:
     _, network, _, last, start, end, seen, subscriber, session, _ = sighting
-    return [network, last, start, end, seen, Ending.NONE, subscriber, session, max(seen, start), False, 0]
+    return [
+        network,
+        last,
+        start,
+        end,
+        seen,
+        Ending.NONE,
+        subscriber,
+        session,
+        max(seen, start),
+        False,
+        0,
+    ]
 
 
 def _after(start: int, end: int) -> int:

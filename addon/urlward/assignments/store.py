@@ -78,7 +78,6 @@ type Held = list[Any]
 """What `current` has of a key and lane: network, last port, start, end, seen, ending, subscriber, session,
 when it was first said, whether it was not so before that, and the lane."""
 
-_STREAMED = {"yield_per": 10_000}
 _LOCK = 0x75726C77
 """PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""
 _MANY = 2_000
@@ -703,13 +702,13 @@ class AssignmentStore:
         ]
 
 
-def _from(since: int, until: int = FOREVER) -> ColumnElement[bool]:
-    """Rows of `assignments` that ended after a time, in ms, and began before another."""
+def _from(since: int) -> ColumnElement[bool]:
+    """Rows of `assignments` that ended after a time, in ms."""
     cells = [
-        assignments.c.cell.between(cells[0], min(cells[-1], (span + 1 << 40) - 1))
-        for span, cells in enumerate(cells_at(since, until))
+        assignments.c.cell.between(cells[0], (span + 1 << 40) - 1)
+        for span, cells in enumerate(cells_at(since, since))
     ]
-    return and_(or_(*cells), assignments.c.end > since, assignments.c.start < until)
+    return and_(or_(*cells), assignments.c.end > since)
 
 
 def wait_for_all(connection: Connection) -> None:
