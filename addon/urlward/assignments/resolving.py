@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from itertools import batched
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func, or_, select
 
 from urlward.assignments.interval import (
     FOREVER,
+    MOST_APART,
     SECOND,
     SESSIONS_APART,
     Ending,
@@ -35,6 +36,7 @@ from urlward.assignments.interval import (
     Place,
     SightingSource,
     length_of,
+    place_of,
     places_of,
 )
 from urlward.assignments.schema import (
@@ -44,6 +46,7 @@ from urlward.assignments.schema import (
     current,
     files,
     gaps,
+    holds,
     lengths,
     sources,
 )
@@ -143,6 +146,13 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
     )  # fmt: skip
 
 
+def is_held(connection: Connection, address: str, port: int | None, since: int, until: int) -> bool:
+    """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
+    near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
+    mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
+    return bool(connection.scalar(select(exists().where(mine))))
+
+
 class Lookup:
     """Lookup of an address, and a port where one is given, in a span of time: the rows that its answer rests
     on, and the intervals that they come to."""
@@ -156,6 +166,7 @@ class Lookup:
             ValueError: not an address.
         """
         self._connection, self._port, self._since, self._until = connection, port, since, until
+        self._asked_for = address, port, since, until
         self._places = places_of(address, connection.scalars(select(lengths.c.length)))
         self.rows: dict[Found, None] = {}
         self._asked: set[tuple[str, Any]] = set()
@@ -172,10 +183,14 @@ class Lookup:
     def intervals(self) -> list[Interval]:
         """What was in force at some time of it, in order."""
         known = {row.id: row for row in self._connection.execute(select(sources))} if self.rows else {}
+        purged = {one.id: one.purged for one in known.values()}
+        if any(purged.values()) and is_held(self._connection, *self._asked_for):
+            purged = dict.fromkeys(purged, 0)  # all that answers for it is there
         found = {
             Interval(
-                one.network, one.ports, since, end, one.shown, self._known(one, end, ending, by.purged),
-                one.subscriber, one.session, SightingSource(one.source, by.name, by.format, by.path, by.read),
+                one.network, one.ports, since, end, one.shown,
+                self._known(one, end, ending, purged[one.source]), one.subscriber, one.session,
+                SightingSource(one.source, by.name, by.format, by.path, by.read),
             ): None
             for one, since, end, ending in self._resolver.spans
             if (by := known[one.source]) and one.place in self._places

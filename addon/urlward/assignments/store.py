@@ -18,7 +18,6 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    exists,
     func,
     insert,
     or_,
@@ -30,7 +29,6 @@ from sqlalchemy import (
 from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
-    MOST_APART,
     SECOND,
     AssignmentError,
     Ending,
@@ -39,9 +37,8 @@ from urlward.assignments.interval import (
     SightingSource,
     length_of,
     ms_text,
-    place_of,
 )
-from urlward.assignments.resolving import Lookup
+from urlward.assignments.resolving import Lookup, is_held
 from urlward.assignments.schema import (
     GONE,
     MOST_PARTITIONS,
@@ -57,7 +54,6 @@ from urlward.assignments.schema import (
     files,
     formulas,
     gaps,
-    holds,
     lengths,
     locking,
     make_partitions,
@@ -446,10 +442,8 @@ class AssignmentStore:
 
     def keeps(self, address: str, port: int | None, since: int, until: int) -> bool:
         """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
-        near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
-        mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
         with self.reading() as connection:
-            return bool(connection.scalar(select(exists().where(mine))))
+            return is_held(connection, address, port, since, until)
 
     def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> Iterator[tuple[Key, Held]]:
         """Rows of `current` for some places, or for some sessions, of all lanes."""
