@@ -31,15 +31,7 @@ from urlward.assignments.interval import (
     SightingKind,
     length_of,
 )
-from urlward.assignments.store import (
-    AssignmentStore,
-    Changes,
-    Gap,
-    Held,
-    Key,
-    beside,
-    ended_row,
-)
+from urlward.assignments.store import AssignmentStore, Changes, Gap, Held, Key, beside, ended_row
 
 _MOST_KEPT = 300_000
 _MOST_BEGUN = 100_000
@@ -57,19 +49,7 @@ _SOON = 60_000
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, *UP_TO_A_GAP)
 """Kinds of ends that another's beginning does not make certain."""
-(
-    _NETWORK,
-    _LAST,
-    _START,
-    _END,
-    _SEEN,
-    _ENDING,
-    _SUBSCRIBER,
-    _SESSION,
-    _FIRST,
-    _MOVED,
-    _LANE,
-) = range(11)
+(_NETWORK, _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION, _FIRST, _MOVED, _LANE) = range(11)
 
 
 class Merger:
@@ -244,10 +224,7 @@ class Merger:
 
     def _end_moved(self, record: Sequence[Sighting], there: Mapping[Key, Held], last: int) -> None:
         """End what a session has no more by a record of it, in which another of its kind is."""
-        keys, kinds = (
-            {(one[0], one[2]) for one in record},
-            {length_of(one[1]) for one in record},
-        )
+        keys, kinds = ({(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record})
         seen = record[0][6]
         for key, held in there.items():
             if key not in keys and length_of(held[_NETWORK]) in kinds and seen > last:
@@ -310,22 +287,7 @@ class Merger:
                 self._put_end(key, new)
         if (said == _STOPPED and not is_known) or (is_known and is_late) or self._is_beside(session):
             # It may have had what is another's by now, or what is read later.
-            self._put_end(
-                (0, 0),
-                [
-                    "",
-                    LAST_PORT,
-                    start,
-                    end,
-                    seen,
-                    Ending.OWN,
-                    "",
-                    session,
-                    end,
-                    False,
-                    0,
-                ],
-            )
+            self._put_end((0, 0), ["", LAST_PORT, start, end, seen, Ending.OWN, "", session, end, False, 0])
 
     def _restart(self, beginning: str, at: int) -> None:
         """End the sessions whose name begins so."""
@@ -339,25 +301,10 @@ class Merger:
         for key, held in there.items():
             # Who restarts says so before it begins sessions.
             if held[_SESSION].startswith(beginning) and held[_START] < at:
-                held[_END], held[_ENDING] = (
-                    min(held[_END], _after(held[_START], at)),
-                    Ending.NEXT,
-                )
+                held[_END], held[_ENDING] = (min(held[_END], _after(held[_START], at)), Ending.NEXT)
                 self._end(key, held)  # its own end may be read yet
                 self._drop(key)
-        mark = [
-            "",
-            LAST_PORT,
-            at,
-            _after(at, at),
-            at,
-            Ending.RESTARTED,
-            "",
-            beginning,
-            at,
-            False,
-            0,
-        ]
+        mark = ["", LAST_PORT, at, _after(at, at), at, Ending.RESTARTED, "", beginning, at, False, 0]
         self._write_beside((0, 0), mark)
 
     # What is said of places
@@ -448,10 +395,7 @@ class Merger:
         if held[_ENDING] == Ending.GIVEN_BACK:
             over = min(over, held[_SEEN])
         elif held[_ENDING] == Ending.MISSED:
-            over = min(
-                over,
-                next((gap.until for gap in self.anew if gap.until > held[_SEEN]), over),
-            )
+            over = min(over, next((gap.until for gap in self.anew if gap.until > held[_SEEN]), over))
         return bool(at > over)
 
     def _end_over(self, key: Key, held: Held, at: int) -> None:
@@ -601,11 +545,10 @@ class Merger:
         apart = SESSIONS_APART if new[_SESSION] else 0
         for held in there:
             same = (held[_SUBSCRIBER], held[_MOVED]) == (new[_SUBSCRIBER], new[_MOVED])
-            if same and abs(held[_START] - new[_START]) <= apart:
-                held[_START], held[_FIRST] = (
-                    min(held[_START], new[_START]),
-                    min(held[_FIRST], new[_FIRST]),
-                )
+            # It may have had another in between, but for what is told in order.
+            goes_on = not (self._names_all and self.is_in_order) or new[_SEEN] >= self.told
+            if same and goes_on and abs(held[_START] - new[_START]) <= apart:
+                held[_START], held[_FIRST] = (min(held[_START], new[_START]), min(held[_FIRST], new[_FIRST]))
                 held[_SEEN] = max(held[_SEEN], new[_SEEN])
                 self.changes.held[key, held[_LANE]] = held
                 return
@@ -669,19 +612,7 @@ class Merger:
 
 def _new(sighting: Sighting) -> Held:
     _, network, _, last, start, end, seen, subscriber, session, _ = sighting
-    return [
-        network,
-        last,
-        start,
-        end,
-        seen,
-        Ending.NONE,
-        subscriber,
-        session,
-        max(seen, start),
-        False,
-        0,
-    ]
+    return [network, last, start, end, seen, Ending.NONE, subscriber, session, max(seen, start), False, 0]
 
 
 def _after(start: int, end: int) -> int:

@@ -410,8 +410,8 @@ class _Resolver:
         for one in stays:
             if not one.fixed:
                 keys.setdefault(one.key, []).append(one)
-        merged = {key: self._merged(some) for key, some in keys.items()}
-        self._void_again(merged)
+        self._void_again(keys)
+        merged = {key: self._merged([one for one in some if not one.void]) for key, some in keys.items()}
         sessions: dict[tuple[int, str], list[_Stay]] = {}
         for one in itertools.chain(*merged.values()):
             if one.session and not one.void and formats.get(one.source) in _NAMES_ALL:
@@ -577,10 +577,11 @@ class _Resolver:
         if abs(late) <= SESSIONS_APART:
             if not other.is_whole or (other.moved and other.first > said):
                 return False  # else it had it again, after another
-            return said <= other.end if not one.is_whole else said >= other.end
+            return said <= other.end if not one.is_whole else abs(said - other.end) <= SESSIONS_APART
         if late < 0:
             return False
-        if one.start < other.end and said - late <= other.end:
+        # Of several that are told again the first says when it began, and the last when it was.
+        if one.start < other.end and said - late <= other.end + _BEGINS_AGAIN:
             return True
         is_begun_again = one.start == one.first == one.seen and late <= _BEGINS_AGAIN
         restarts = self._restarts.get((one.source, one.session.partition("/")[0] + "/"), ())

@@ -219,10 +219,8 @@ def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[A
 def beside(source: int, first_port: int, held: Held) -> int:
     """Lane of a row of what was said out of order, by what it is."""
     network, last_port, start, _, _, ending, subscriber, session, first, *_ = held
-    ended = (int(ending), first) if ending in (Ending.OWN, Ending.RESTARTED) else ()
-    return -1 - abs(
-        _digest(f"{network}\0{first_port}\0{last_port}\0{start}\0{source}\0{session}\0{subscriber}\0{ended}")
-    )
+    text = f"{network}\0{first_port}\0{last_port}\0{start}\0{first}\0{source}\0{session}\0{subscriber}"
+    return -1 - abs(_digest(f"{text}\0{int(ending)}" if ending in (Ending.OWN, Ending.RESTARTED) else text))
 
 
 def _digest(text: str) -> int:
