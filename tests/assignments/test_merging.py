@@ -1,6 +1,6 @@
 import pytest
 
-from assignments.support import at, intervals, sighting, taken
+from assignments.support import at, held, intervals, sighting, taken
 from urlward.assignments.interval import Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore
 
@@ -328,3 +328,16 @@ def test_sources_do_not_end_each_others(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 50, 150, "berta"), name="two")
     assert len(intervals(sqlite_store, A)) == 2
     assert intervals(sqlite_store, A)[0] == ("anna", 0, 100, "EXPIRY")
+
+
+def test_a_session_that_is_said_later_to_have_begun_earlier_is_one(sqlite_store: AssignmentStore) -> None:
+    """As is held of one that had got its address later, by version 5 of the tables."""
+    taken(
+        sqlite_store,
+        sighting(A, 2500, None, "anna", session="s1"),
+        sighting(A, 1800, None, "anna", seen=3000, session="s1"),
+        sighting(A, 1800, 3100, "anna", SightingKind.ENDED, session="s1"),
+        batch=1,
+    )
+    assert held(sqlite_store, A, 3050) == ["anna"]
+    assert held(sqlite_store, A, 3200) == []
