@@ -195,3 +195,16 @@ def test_nobody_is_named_for_certain_whose_end_may_be_deleted(
     assert named(sqlite_store, 2000, 3000) == [("one", ["anna"]), NOBODY]
     purge_assignments(sqlite_store, at(2600))
     assert named(sqlite_store, 3000, day) == [("ambiguous", ["anna"])] * 2
+
+
+def test_a_session_began_as_its_start_says_though_its_servers_clock_is_set(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        log = Log(sqlite_store, tmp_path / name / "detail", "detail")
+        log.write(told("Start", 900, "anna"), told("Interim-Update", 3000, "anna", 2500))
+        log.read(3100)
+    log.write(told("Stop", 4000, "anna", 3500))
+    log.read(4100)
+    assert named(sqlite_store, 700, 2000, 3500, 4100) == [NOBODY, *[("one", ["anna"])] * 2, NOBODY]
