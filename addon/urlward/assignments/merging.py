@@ -56,13 +56,7 @@ class Merger:
     """Merger: one lane of a source, updated by sightings in order."""
 
     def __init__(
-        self,
-        store: AssignmentStore,
-        source: int,
-        *,
-        tells_once: bool = True,
-        names_all: bool = False,
-        lane: int = 0,
+        self, store: AssignmentStore, source: int, *, tells_once: bool = True, names_all: bool = False
     ) -> None:
         """Start with what the store has.
 
@@ -72,13 +66,13 @@ class Merger:
             tells_once: whether an end is read once, as in a log; else what has ended is told again and again.
             names_all: whether what is said of a session at a time names all addresses that it has of a kind,
                 as accounting does.
-            lane: in which it is read.
         """
         self._store = store
         self._source = source
         self._tells_once = tells_once
         self._names_all = names_all
-        self.lane = lane
+        self.lane = 0
+        """In which it is read."""
         self.rows: int | None = None
         """Of the source, by which it is known whether somebody else writes to it."""
         self._purged = 0
@@ -333,7 +327,7 @@ class Merger:
             twice = self._perhaps == (key, start, subscriber)
             if twice and seen <= start:
                 new[_ENDING] = Ending.SECOND
-            if seen < self._purged:
+            if seen < self._purged and not same:
                 new[_ENDING] = Ending.LATE
             is_late = session and self._names_all and self.is_in_order and seen < self.told - SESSIONS_APART
             if held is None and is_late:
