@@ -1,6 +1,6 @@
 import pytest
 
-from assignments.support import at, intervals, sighting, taken
+from assignments.support import at, held, intervals, sighting, taken
 from urlward.assignments.interval import Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore
 
@@ -47,10 +47,10 @@ def test_what_is_told_late(sqlite_store: AssignmentStore) -> None:
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "NEXT"), ("berta", 100, 200, "EXPIRY")]
 
 
-def test_one_without_an_end_that_is_told_late_is_in_doubt(sqlite_store: AssignmentStore) -> None:
-    """Its end may have been told before it."""
+def test_one_without_an_end_that_is_told_late(sqlite_store: AssignmentStore) -> None:
+    """An end that was told before it would be known."""
     taken(sqlite_store, sighting(A, 100, None, "berta"), sighting(A, 0, None, "anna"))
-    assert intervals(sqlite_store, A) == [("anna", 0, 100, "LATE"), ("berta", 100, None, "NONE")]
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "NEXT"), ("berta", 100, None, "NONE")]
 
 
 @pytest.mark.parametrize("batch", [1, 100])
@@ -60,9 +60,9 @@ def test_what_the_same_subscriber_had_before_is_another(sqlite_store: Assignment
     earlier = sighting(A, 0, None, "anna"), sighting(A, 0, 20, "anna", ENDED), sighting(A, 30, None, "berta")
     taken(sqlite_store, *earlier, sighting(A, -9, None, "anna"), batch=batch)
     assert intervals(sqlite_store, A) == [
-        ("anna", -9, 30, "LATE"),
+        ("anna", -9, 0, "NEXT"),
         ("anna", 0, 20, "TOLD"),
-        ("berta", 30, 100, "LATE"),
+        ("berta", 30, 100, "NEXT"),
         ("anna", 100, None, "NONE"),
     ]
 
@@ -81,10 +81,10 @@ def test_what_is_read_late_has_its_end_all_the_same(store: AssignmentStore, batc
         batch=batch,
     )
     assert intervals(store, A) == [
-        ("erna", -50, 60, "LATE"),
+        ("erna", -50, 0, "NEXT"),
         ("anna", 0, 20, "NEXT"),
         ("berta", 20, 50, "TOLD"),
-        ("dora", 60, 100, "LATE"),
+        ("dora", 60, 100, "NEXT"),
         ("carla", 100, None, "NONE"),
     ]
 
@@ -328,3 +328,16 @@ def test_sources_do_not_end_each_others(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 50, 150, "berta"), name="two")
     assert len(intervals(sqlite_store, A)) == 2
     assert intervals(sqlite_store, A)[0] == ("anna", 0, 100, "EXPIRY")
+
+
+def test_a_session_that_is_said_later_to_have_begun_earlier_is_one(sqlite_store: AssignmentStore) -> None:
+    """As is held of one that had got its address later, by version 5 of the tables."""
+    taken(
+        sqlite_store,
+        sighting(A, 2500, None, "anna", session="s1"),
+        sighting(A, 1800, None, "anna", seen=3000, session="s1"),
+        sighting(A, 1800, 3100, "anna", SightingKind.ENDED, session="s1"),
+        batch=1,
+    )
+    assert held(sqlite_store, A, 3050) == ["anna"]
+    assert held(sqlite_store, A, 3200) == []

@@ -3,7 +3,6 @@
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, event, text
 
 from assignments.support import DAY, START, at, held, read, sighting, taken
-from conftest import wait_for
 from records.support import in_the_heap, role_without_ownership
 from records.test_migrations import made_by_version
 from urlward.assignments import retention, schema
 from urlward.assignments import store as store_module
 from urlward.assignments.interval import LAST, AssignmentError, SightingKind
+from urlward.assignments.resolving import rows_in_force
 from urlward.assignments.retention import (
     first_purge,
     hold_assignments,
@@ -29,7 +28,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.schema import SPANS, PartitionInUse, Stretch, cell_of, partition_of, stretches
-from urlward.assignments.store import AssignmentStore, Changes, rows_in_force
+from urlward.assignments.store import AssignmentStore
 from urlward.records.sql import deletions, note_deleted
 
 A, B = "192.0.2.7", "192.0.2.8"
@@ -339,27 +338,6 @@ def test_rows_that_a_policy_hides_are_not_taken_for_none(store: AssignmentStore,
         pytest.raises(AssignmentError, match="would be affected by row-level security policy"),
     ):
         held(others, A, 5)
-
-
-def test_a_purge_waits_for_who_brings_a_gap_together(
-    store: AssignmentStore, other: AssignmentStore, url: str
-) -> None:
-    """Each would wait for rows of the other's otherwise."""
-    taken(store, whole(A, 0, 50, "anna"), whole(B, 0, 50, "berta"), name="one")
-    taken(store, whole(B, 60, 70, "carla"), name="two")
-    source = store.source("one", "csv", "test.csv")
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'NAME'"
-    waiting = waiting.replace("NAME", url.partition("@/")[2].partition("?")[0])
-    with store.reading() as connection:
-        ((_, row),) = rows_in_force(connection, A, None, at(10), at(10))
-    with ThreadPoolExecutor(1) as pool, psycopg.connect(url, autocommit=True) as looking:
-        with store.alone(source.id):
-            store.write(source, Changes(rows=1), START)
-            purge = pool.submit(purge_assignments, other, {source.id: LATER})
-            wait_for(lambda: looking.execute(waiting).fetchone() == (1,), "the purge's waiting")
-            store.write(source, Changes(undone=[tuple(row)[:3]]), START)
-        assert purge.result() == 1
-    assert [held(store, B, seconds) for seconds in (10, 65)] == [[], ["carla"]]
 
 
 def test_who_reads_all_the_time_is_told(

@@ -579,6 +579,16 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
             ],
             [("anna", 0, 3, "TOLD"), ("berta", 4, None, "NONE")],
         ),
+        # One of a service, beside it.
+        (
+            [
+                record("Start", 0),
+                record("Start", 1, session="s1-service"),
+                record("Stop", 50, session="s1-service", Acct_Session_Time="49"),
+                record("Stop", 100, Framed_IP_Address=""),
+            ],
+            [("anna", 0, 100, "TOLD"), ("anna", 1, 50, "TOLD")],
+        ),
         # Names are given again.
         (
             [record("Start", 0), record("Accounting-On", 30, user=""), record("Start", 40)],

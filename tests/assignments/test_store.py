@@ -1,15 +1,13 @@
 import stat
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
-from urlward.assignments import store as stores
 from urlward.assignments.interval import AssignmentError, SightingKind, SightingSource
 from urlward.assignments.schema import SPANS, cell_of, cells_at
 from urlward.assignments.store import AssignmentStore, Changes, KeepingNode
@@ -211,33 +209,3 @@ def test_a_server_waits_for_who_is_alone(postgresql: str) -> None:
             assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
         with store.changing() as connection:
             assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
-
-
-def test_a_part_of_a_source_is_read_by_the_index(
-    sqlite_store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ports = [(first, first + 511) for first in range(1024, 60_000, 512)]
-    taken(
-        sqlite_store,
-        *(sighting(A, 0, n + 1, "anna", SightingKind.WHOLE, ports=some) for n, some in enumerate(ports)),
-        *(sighting(f"192.0.2.{n}", 0, None, "berta") for n in range(100, 200)),
-        *(sighting(f"2001:db8::{n:x}", n, n + 60, "carla", SightingKind.WHOLE) for n in range(100)),
-    )
-    (source,) = sqlite_store.sources()
-    monkeypatch.setattr(stores, "_AT_ONCE", 50)
-    parts = sqlite_store.parts(source, at(0))
-    plans = []
-
-    @event.listens_for(sqlite_store.engine, "before_cursor_execute")
-    def explain(_: object, cursor: Any, statement: str, parameters: Any, *__: object) -> None:
-        if statement.startswith("SELECT"):
-            plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.append(" ".join(row[3] for row in plan))
-
-    found = [
-        {*sqlite_store.held_in(source, part), *(key for key, _ in sqlite_store.since_in(source, at(0), part))}
-        for part in parts
-    ]
-    assert all("place>? AND place<?" in plan for plan in plans), plans
-    assert sum(map(len, found)) == len(set().union(*found)) == len(ports) + 200
-    assert max(map(len, found)) <= 51

@@ -368,6 +368,36 @@ def test_databases_of_before_become_as_new_ones(old: tuple[StoreTable, Path | st
     assert before == schemas(old[0], tmp_path, old[1])
 
 
+@pytest.mark.parametrize("version", [3])
+def test_an_end_that_waits_for_its_beginning_does_so_in_version_6(
+    old: tuple[StoreTable, Path | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = schema.cell_of(START, START + 50)
+    with monkeypatch.context() as before:
+        before.setattr(schema, "UPGRADES", schema.UPGRADES[:4])
+        engine = schema.open_engine(old[1])
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            schema.make_partitions(connection, schema.partitions_of([cell]))
+        for statement in (
+            "DELETE FROM assignments",
+            "INSERT INTO assignment_sources (id, name, format, path, rows, skipped, read, node, days, purged)"
+            " VALUES (98, 'log', 'ports', '/log', 1, 0, 1, '', 0, 0)",
+            'INSERT INTO assignments (cell, place, digest, network, first_port, last_port, start, "end",'
+            " ending, subscriber, session, source)"
+            f" VALUES ({cell}, 137438953472, 1, '0.0.0.0', 0, 65535, {START},"
+            f" {START + 50}, 12, 'anna', '', 98)",
+        ):
+            connection.execute(text(statement))
+    engine.dispose()
+    with AssignmentStore(old[1]) as store, store.reading() as connection:
+        found = connection.execute(
+            text("SELECT subscriber, ending FROM assignments_current WHERE source = 98")
+        )
+        assert found.all() == [("anna", 17)]
+        assert connection.scalar(text("SELECT count(*) FROM assignments")) == 0
+
+
 def test_tables_of_a_later_version_are_told_and_left_alone(
     old: tuple[StoreTable, Path | str], tmp_path: Path
 ) -> None:
@@ -401,6 +431,6 @@ def test_a_role_that_may_not_change_tables_is_told(
         ):
             open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
         with pytest.raises(
-            AssignmentError, match=r"its assignments are of version 1, and 5 is needed, which"
+            AssignmentError, match=r"its assignments are of version 1, and 6 is needed, which"
         ):
             AssignmentStore(url)

@@ -235,6 +235,8 @@ class FileReader:
         self._span = 0, 0
         """From when to when what is read of it tells, in ms, or 0."""
         self._has_begun = False
+        self._gaps: list[Gap] = []
+        """Those of the source that are open."""
         self._followed_at = 0
         """When the same log went on by what was read before, in ms, where nothing of this was; else 0."""
         self._asked = self._renewed = 0
@@ -392,11 +394,14 @@ class FileReader:
         if self._source.format in LEASES:
             self._merger.anew = self._store.gaps(self._source.id)
         if self._source.format in _LOGS:
-            self._merger.told_until = max((one.last for one in known), default=0)
-            self._merger.gaps = self._store.gaps(self._source.id)
+            self._gaps = self._store.gaps(self._source.id)
             if self._position is not None:
                 self._span = self._position.first, self._position.last
-                self._merger.goes_on = self._position.last
+                self._merger.lane = self._position.lane
+                if any(one.lane == self._position.lane and one.last > self._span[1] for one in known):
+                    # What followed it was read in its lane: what it tells by now is late there.
+                    self._merger.lane = max(one.lane for one in known) + 1
+            self._merger.told, self._merger.is_in_order = self._span[1], True
         # Of the file that had the path before, it may be known to be read to its end, and of the source not.
         self._renewed = min(self._position.read, self._source.read) if self._position else 0
         offset = self._position.offset if self._position else 0
@@ -438,7 +443,8 @@ class FileReader:
         changes.skipped += parsed.skipped
         changes.gaps += lost
         position = position_at(self.fd, self._source.path, self.result.offset, self._position)
-        self._position = replace(position, first=self._span[0], last=self._span[1])
+        first, last = self._span
+        self._position = replace(position, first=first, last=last, lane=self._merger.lane)
         changes.position, changes.anew = self._position, anew
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped
@@ -476,17 +482,28 @@ class FileReader:
         if self._has_begun:
             return
         self._has_begun = True
-        read = [gap for gap in self._merger.gaps if self._is_rest(gap) or self._is_in(gap, first)]
-        if self._position is None and not any(gap.since < first for gap in read):
+        if self._position is not None:
+            return
+        made: list[Gap] = []
+        if not any(gap.since < first for gap in self._gaps if self._is_in(gap, first)):
             made = self._gaps_before(first)
             self._merger.changes.gaps += made
-            self._merger.gaps = [*self._merger.gaps, *made]
-        if read:
-            self._merger.fill(read, self._position.last if self._position is not None else 0)
-        else:
-            following = self._following(first)
-            self._merger.late_until = max(self._merger.late_until, following)
-            self._followed_at = following if self._position is None else 0
+            self._gaps = [*self._gaps, *made]
+        self._merger.lane, self._merger.told = self._lane(first, is_new=bool(made))
+        self._followed_at = self._following(first)
+
+    def _lane(self, first: int, *, is_new: bool) -> tuple[int, int]:
+        """The lane of a log of which nothing was read, and which begins at a time: that of the one before it
+        where that was read to its end, else a new one; and up to when it tells, in ms."""
+        ends: dict[int, tuple[int, bool]] = {}
+        for one in self._known:
+            last, is_mine = ends.get(one.lane, (0, True))
+            ends[one.lane] = max(last, one.last), is_mine and self._is_of(one.path)
+        before = [(last, lane) for lane, (last, is_mine) in ends.items() if is_mine and last <= first + LATE]
+        if before and not is_new:
+            last, lane = max(before)
+            return lane, last
+        return max(ends, default=-1) + 1, 0
 
     def _lost(self) -> list[Gap]:
         """The span of time of which only the last of each address is in a file of leases, since that was
@@ -579,7 +596,8 @@ class FileReader:
         for path in self._beside():
             # What cannot be read as such a log is none.
             with suppress(AssignmentError, OSError):
-                if path.stat().st_mtime * 1000 > gap.since and gap.since < self._first_of(path) < gap.until:
+                is_later = path.stat().st_mtime * 1000 > gap.since
+                if is_later and gap.since <= self._first_of(path) < gap.until:
                     return True
         return False
 
@@ -602,19 +620,19 @@ class FileReader:
         if self._has_unread(gap):
             changes = Changes(gaps=[gap], position=self._position, until=self._until(self._asked))
             self._store.write(self._source, changes, self._asked)
-            self._merger.gaps = [*self._merger.gaps, gap]
+            self._gaps = [*self._gaps, gap]
 
     def _close_gaps(self) -> None:
         """Note what is not missing any more, as this is read to its end."""
-        if not self._merger.gaps:
+        if not self._gaps:
             return
-        there = self._merger.gaps = self._store.gaps(self._source.id)
+        self._gaps = self._store.gaps(self._source.id)
         position, (first, last) = self._position, self._span
         if position is None or self.result.pending:
             return
         closed: list[Gap] = []
         left: list[Gap] = []
-        for gap in there:
+        for gap in self._gaps:
             if self._is_rest(gap):
                 found = [replace(gap, since=max(gap.since, last), file=0)]
             elif self._is_in(gap, first) and gap.since < last:
@@ -623,19 +641,11 @@ class FileReader:
                 continue
             closed.append(gap)
             left += [one for one in found if one.since < one.until and (one.file or self._has_unread(one))]
-        if not closed:
-            return
-        since, until = min(gap.since for gap in closed), max(gap.until for gap in closed)
-        is_last = len(there) == len(closed) and not left
-        with self._store.alone(self._source.id):
-            if self._has_changed():
-                raise SourceChanged
-            for changes in self._merger.settle(since, until + LATE, is_last=is_last):
-                changes.position, changes.until = position, self._until(self._asked)
-                changes.gaps, changes.closed = left, [gap.id for gap in closed]
-                self._store.write(self._source, changes, self._asked)
-                left, closed = [], []  # another may have that number by now
-        self._merger.gaps = self._store.gaps(self._source.id)
+        if closed:
+            changes = Changes(position=position, until=self._until(self._asked), gaps=left)
+            changes.closed, changes.after = [gap.id for gap in closed], self._merger.rows
+            self._store.write(self._source, changes, self._asked)
+            self._gaps = self._store.gaps(self._source.id)
 
     def end(self) -> None:
         """Note that nothing is written to the file any more, and all of it is read."""

@@ -108,6 +108,10 @@ class Ending(IntEnum):
     BESIDE = 14
     GIVEN_BACK = 15
     MOVED = 16
+    OWN = 17
+    """Of a row that is an end alone, whose beginning was read elsewhere, or not at all; `who` shows none."""
+    RESTARTED = 18
+    """Likewise of one that says when a server restarted."""
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -136,6 +140,8 @@ class Ending(IntEnum):
             Ending.BESIDE: "in doubt: its own end is told behind the next one's beginning",
             Ending.GIVEN_BACK: "in doubt: given back, and its file of leases was written anew since",
             Ending.MOVED: "in doubt: when its session got it, or got another for it, is not told",
+            Ending.OWN: "as the source says",
+            Ending.RESTARTED: "as its server restarted",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 
@@ -189,17 +195,6 @@ class Interval:
     subscriber: str
     session: str
     source: SightingSource
-
-    def is_ended_by(self, other: "Interval") -> bool:
-        """Whether this, which is known to have ended as the next one's began, is another `whose` with its own
-        end."""
-        apart = SESSIONS_APART if self.session else 0
-        return abs(self.start - other.start) <= apart and self.start < other.end < self.end
-
-    @property
-    def whose(self) -> tuple[object, ...]:
-        """What all that is said of one assignment has alike, but for its times."""
-        return self.source.id, self.network, self.ports, self.subscriber, self.session
 
 
 def place_of(text: str) -> tuple[Place, str]:

@@ -13,7 +13,6 @@ from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge
 from urlward.assignments.interval import (
     LAST_PORT,
     AssignmentError,
-    Ending,
     RowError,
     Sighting,
     SightingKind,
@@ -149,8 +148,7 @@ def _renew(
             for place, _, first, _, _, _, _, subscriber, session, _ in _read(rows, options, Imported())
         ]
         store.renew_sessions(source, sessions, now)
-    followed = store.since(source.id, now - _LATEST, endings=(Ending.NEXT,))
-    left = sorted({*store.not_renewed(source, now), *(held[-1] for _, held in followed if held[-1])})
+    left = sorted({*store.not_renewed(source, now), *store.followed(source.id, now - _LATEST)})
     for at in range(0, len(left), _SOME):
         some = _batches(url, options, ended=left[at : at + _SOME])
         _take(store, source, some, options, result, now)

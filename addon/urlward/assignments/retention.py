@@ -48,6 +48,7 @@ from urlward.assignments.interval import (
     Ending,
     is_address,
 )
+from urlward.assignments.resolving import rows_in_force
 from urlward.assignments.schema import (
     FILE,
     PART,
@@ -68,7 +69,7 @@ from urlward.assignments.schema import (
     stretches,
     told,
 )
-from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, rows_in_force, wait_for_all
+from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, wait_for_all
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of
 from urlward.records.retention import KeepingStores, held_by_all
@@ -397,14 +398,14 @@ def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bo
 def _held_and_over(connection: Connection, before: Before, now: int) -> list[Found]:
     """Held rows among those that ended before a time."""
     held = held_rows(connection, now)
-    key = (current.c.place, current.c.first_port, current.c.source)
-    keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
+    key = (current.c.place, current.c.first_port, current.c.source, current.c.lane)
+    keys = [(row.place, row.first_port, row.source, row.lane) for table, row in held if table is current]
     over = or_(false(), *(one for table, one in _all_ended(before) if table is current))
     ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
     def is_over(table: Table, row: Row[Any]) -> bool:
         if table is current:
-            return (row.place, row.first_port, row.source) in ended
+            return (row.place, row.first_port, row.source, row.lane) in ended
         limit: int = before if isinstance(before, int) else before.get(row.source, 0)
         return bool(row.end < limit)
 
@@ -418,7 +419,8 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
         AssignmentError: the database refuses.
     """
     with store.reading() as connection:
-        found = {len(SPANS): connection.scalar(select(func.min(current.c.start)))}
+        begun = select(func.min(current.c.start)).where(current.c.start > 0)  # else it is an end alone
+        found = {len(SPANS): connection.scalar(begun)}
         for one in stretches(connection):
             if one.span not in found:
                 cell = connection.scalar(

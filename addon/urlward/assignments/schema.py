@@ -1,8 +1,10 @@
 """Schema of the assignments' database, for SQLite and PostgreSQL alike, opening it, and PostgreSQL's
 partitions.
 
-What has ended for good is in ``assignments``, which is only added to. What a source may still say more of
-is in ``assignments_current``, one row for each source and place.
+What has ended is in ``assignments``, which is only added to. What a source may still say more of is in
+``assignments_current``: one row for each source, place and *lane* (a stretch of its logs that is read in
+order, `urlward.assignments.merging`), and one for whatever was said out of that order. How one bears on
+another is worked out when it is asked for (`urlward.assignments.resolving`).
 
 Finding an interval by a time in it: intervals are in classes by how long they last, of at most `SPANS[k]`
 ms, and by the span of time their start is in. One that is in force at a time began in that time's span or
@@ -350,9 +352,14 @@ assignments = Table(
     Column("subscriber", Text, nullable=False),
     Column("session", Text, nullable=False),
     Column("source", Integer, nullable=False),
+    Column("late", Integer, nullable=False),
+    Column("unsaid", Integer, nullable=False),
     sqlite_with_rowid=False,
     postgresql_partition_by="RANGE (cell)",
 )
+"""``late``: seconds from the start until it was first said; less than 0 where it was not so before, and
+more than until its end where that alone was said. ``unsaid``: of what another's beginning has ended, seconds
+from when it was last said until then; 0 where that is not known."""
 
 current = Table(
     "assignments_current",
@@ -370,10 +377,13 @@ current = Table(
     Column("session", Text, nullable=False),
     Column("file", Integer, nullable=False),
     Column("read", BigInteger, nullable=False),
+    Column("lane", BigInteger, primary_key=True, autoincrement=False),
+    Column("late", Integer, nullable=False),
     Index("assignments_current_session", "source", "session"),
     sqlite_with_rowid=False,
 )
-"""``file``: of `files`, that has the row, or 0. ``read``: when the source was last seen to have it, in ms,
+"""``lane``: that the row is of; less than 0 for what was said out of order. ``late``: as of `assignments`.
+``file``: of `files`, that has the row, or 0. ``read``: when the source was last seen to have it, in ms,
 where no file says so."""
 
 TABLES = (assignments.name, current.name, "assignment_holds")
@@ -423,12 +433,13 @@ files = Table(
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Column("ended", Integer, nullable=False),
+    Column("lane", Integer, nullable=False),
     UniqueConstraint("source", "begin", "begin_size"),
 )
 """How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
 when one was last found to have all that was read of it, in ms. Of logs: ``first`` and ``last``, from when to
-when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path. Of radacct:
-``last``, the greatest number of a row that was read."""
+when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path; ``lane``: in
+which it is read. Of radacct: ``last``, the greatest number of a row that was read."""
 
 gaps = Table(
     "assignment_gaps",
@@ -697,6 +708,55 @@ def _to_5(connection: Connection) -> None:
     connection.execute(text("RESET ROLE"))
 
 
+_CURRENT = (
+    "CREATE TABLE assignments_current (place BIGINT NOT NULL, first_port INTEGER NOT NULL,"
+    " source INTEGER NOT NULL, network TEXT NOT NULL, last_port INTEGER NOT NULL, start BIGINT NOT NULL,"
+    ' "end" BIGINT NOT NULL, seen BIGINT NOT NULL, ending SMALLINT NOT NULL, subscriber TEXT NOT NULL,'
+    " session TEXT NOT NULL, file INTEGER NOT NULL, read BIGINT NOT NULL, lane BIGINT NOT NULL,"
+    " late INTEGER NOT NULL, PRIMARY KEY (place, first_port, source, lane)) WITHOUT ROWID"
+)
+
+
+def _to_6(connection: Connection) -> None:
+    """Upgrade to version 6: when things were said, and in which lane of their source's logs. An end without a
+    beginning, which may have been in what was not read of a log, is beside what has no end."""
+    _add_columns(
+        connection,
+        ("assignments", "late INTEGER"),
+        ("assignments", "unsaid INTEGER"),
+        ("assignment_files", "lane INTEGER"),
+    )
+    if connection.dialect.name == "postgresql":
+        _add_columns(
+            connection, ("assignments_current", "lane BIGINT"), ("assignments_current", "late INTEGER")
+        )
+        statements: tuple[str, ...] = (
+            "ALTER TABLE assignments_current DROP CONSTRAINT assignments_current_pkey,"
+            " ADD PRIMARY KEY (place, first_port, source, lane)",
+        )
+    else:
+        statements = (
+            "DROP INDEX assignments_current_session",
+            "ALTER TABLE assignments_current RENAME TO assignments_before",
+            _CURRENT,
+            "INSERT INTO assignments_current SELECT place, first_port, source, network, last_port, start,"
+            ' "end", seen, ending, subscriber, session, file, read, 0, 0 FROM assignments_before',
+            "DROP TABLE assignments_before",
+            "CREATE INDEX assignments_current_session ON assignments_current (source, session)",
+        )
+    ends = (
+        "FROM assignments WHERE ending = 12 AND source IN"
+        " (SELECT id FROM assignment_sources WHERE format IN ('cgn', 'detail', 'ports'))"
+    )
+    for statement in (
+        *statements,
+        "INSERT INTO assignments_current SELECT place, first_port, source, network, last_port, 0,"
+        f' "end", "end", 17, subscriber, session, 0, 0, -1 - abs(digest / 2), 0 {ends}',
+        f"DELETE {ends}",
+    ):
+        connection.execute(text(statement))
+
+
 def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     """Partitions for all rows from before there were any, found by a look at each cell alone."""
     return partitions_of(
@@ -711,7 +771,7 @@ def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     )
 
 
-UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4, _to_5)
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4, _to_5, _to_6)
 """From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 

@@ -1,11 +1,11 @@
 """Store of assignments, in an SQLite file or in PostgreSQL."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import batched, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,21 +18,18 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    exists,
     func,
     insert,
     or_,
     select,
     text,
-    tuple_,
     update,
 )
 
 from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
-    MOST_APART,
-    SESSIONS_APART,
+    SECOND,
     AssignmentError,
     Ending,
     Interval,
@@ -40,9 +37,8 @@ from urlward.assignments.interval import (
     SightingSource,
     length_of,
     ms_text,
-    place_of,
-    places_of,
 )
+from urlward.assignments.resolving import Lookup, is_held
 from urlward.assignments.schema import (
     GONE,
     MOST_PARTITIONS,
@@ -53,13 +49,11 @@ from urlward.assignments.schema import (
     assignments,
     cell_of,
     cells_at,
-    cells_from,
     check_owner,
     current,
     files,
     formulas,
     gaps,
-    holds,
     lengths,
     locking,
     make_partitions,
@@ -76,29 +70,15 @@ from urlward.records.store import StoreError
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
-type Beginning = tuple[Key, str, str, int]
-"""Of an interval: its key, subscriber and session, and when it began, in ms."""
 type Held = list[Any]
-"""What `current` has of a key: network, last port, start, end, seen, ending, subscriber, session."""
+"""What `current` has of a key and lane: network, last port, start, end, seen, ending, subscriber, session,
+when it was first said, whether it was not so before that, and the lane."""
 
-_AT_ONCE = 200_000
-"""Rows of a part, which are in memory at once."""
-_SAMPLES = 200
-"""Rows by which a part is found."""
-_STREAMED = {"yield_per": 10_000}
 _LOCK = 0x75726C77
 """PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""
 _MANY = 2_000
-_BACK = 2 * 3_600_000
-"""The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
-_MOST_CELLS = 1_000
-_NEAR = 300_000
-"""Ends within so many ms are looked up at once: they have most cells in common."""
 _TRIES = 10
 """Of a write whose partitions are dropped."""
-_HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
-
-
 _NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0, "purged": 0}
 """What a source has of which nothing was read yet."""
 
@@ -134,27 +114,8 @@ class ReadingPosition:
     first: int = 0
     last: int = 0
     ended: int = 0
+    lane: int = 0
     id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRange:
-    """Part of a source: a range of keys.
-
-    Attributes:
-        first: key.
-        stop: the first that is behind it.
-        cells: of all that has ended, in order, of other parts too.
-    """
-
-    first: Key
-    stop: Key
-    cells: Sequence[int]
-
-    def has(self, table: Table) -> ColumnElement[bool]:
-        """Condition on the rows of a table; that on places goes by its index."""
-        key = tuple_(table.c.place, table.c.first_port)
-        return and_(table.c.place.between(self.first[0], self.stop[0]), key >= self.first, key < self.stop)
 
 
 ANEW = -1
@@ -211,8 +172,7 @@ class Changes:
 
     Attributes:
         ended: rows of `assignments`, by `ended_row`.
-        undone: keys of those that were written before, and are otherwise.
-        held: of `current`, added or replaced.
+        held: of `current`, added or replaced, by key and lane.
         gone: of `current`, not any more.
         rows: that were read.
         skipped: of them, not understood.
@@ -226,9 +186,8 @@ class Changes:
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
-    undone: list[tuple[Any, ...]] = field(default_factory=list)
-    held: dict[Key, Held] = field(default_factory=dict)
-    gone: set[Key] = field(default_factory=set)
+    held: dict[tuple[Key, int], Held] = field(default_factory=dict)
+    gone: set[tuple[Key, int]] = field(default_factory=set)
     rows: int = 0
     skipped: int = 0
     position: ReadingPosition | None = None
@@ -245,13 +204,33 @@ class SourceChanged(Exception):
 
 def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[Any, ...]:
     """Row of `assignments` with a key of its content, so that what is read twice is stored once."""
-    network, last_port, start, end, _, ending, subscriber, session = held
+    network, last_port, start, end, seen, ending, subscriber, session, first, moved, _ = held
+    late = _late(start, first, moved)
+    unsaid = -(-(end - seen) // SECOND) if ending == Ending.NEXT and 0 < seen < end else 0
     text = f"{network}\0{first_port}\0{last_port}\0{start}\0{end}\0{source}\0{session}\0{subscriber}"
-    digest = int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), signed=True)
+    if late or ending != Ending.TOLD:
+        text += f"\0{late}\0{unsaid}\0{int(ending)}"
     return (
-        cell_of(start, end), place, digest, network, first_port, last_port, start, end, int(ending),
-        subscriber, session, source,
+        cell_of(start, end), place, _digest(text), network, first_port, last_port, start, end, int(ending),
+        subscriber, session, source, late, unsaid,
     )  # fmt: skip
+
+
+def beside(source: int, first_port: int, held: Held) -> int:
+    """Lane of a row of what was said out of order, by what it is."""
+    network, last_port, start, _, _, ending, subscriber, session, first, *_ = held
+    text = f"{network}\0{first_port}\0{last_port}\0{start}\0{first}\0{source}\0{session}\0{subscriber}"
+    return -1 - abs(_digest(f"{text}\0{int(ending)}" if ending in (Ending.OWN, Ending.RESTARTED) else text))
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), signed=True)
+
+
+def _late(start: int, first: int, moved: bool) -> int:
+    """As `assignments` has it: when something was first said."""
+    late = -(-(first - start) // SECOND)
+    return -max(late, 1) if moved else late
 
 
 class AssignmentStore:
@@ -452,9 +431,7 @@ class AssignmentStore:
             ValueError: not an address.
         """
         with self.reading() as connection:
-            found = [row for _, row in rows_in_force(connection, address, port, since, until)]
-            by_id = {row.id: row for row in connection.execute(select(sources))} if found else {}
-        return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
+            return Lookup(connection, address, port, since, until).intervals()
 
     def deleted_before(self) -> int:
         """Time before which something that had ended is deleted, in ms; 0 for none."""
@@ -463,157 +440,31 @@ class AssignmentStore:
 
     def keeps(self, address: str, port: int | None, since: int, until: int) -> bool:
         """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
-        near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
-        mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
         with self.reading() as connection:
-            return bool(connection.scalar(select(exists().where(mine))))
+            return is_held(connection, address, port, since, until)
 
-    def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
-        """Rows of `current` for some places, or for some sessions."""
-        found: dict[Key, Held] = {}
+    def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> Iterator[tuple[Key, Held]]:
+        """Rows of `current` for some places, or for some sessions, of all lanes."""
         listed: list[Any] = list(wanted)
         column = current.c.session if listed and isinstance(listed[0], str) else current.c.place
         with self.reading() as connection:
             for at in range(0, len(listed), _MANY):
                 some = column.in_(listed[at : at + _MANY])
                 for row in connection.execute(select(current).where(some, current.c.source == source)):
-                    found[row.place, row.first_port] = _held(row)
-        return found
-
-    def ended(
-        self,
-        source: int,
-        beginnings: Collection[Beginning],
-        kinds: Collection[Ending] = (Ending.TOLD, Ending.NEXT, Ending.LATE),
-    ) -> dict[Beginning, tuple[int, int]]:
-        """Beginnings and ends of the intervals, of those that have ended, that began so; of sessions by and
-        large, or, of those with their own end, before."""
-        found: dict[Beginning, tuple[int, int]] = {}
-        mine = and_(assignments.c.source == source, assignments.c.ending.in_(map(int, kinds)))
-        with self.reading() as connection:
-            for some in _near({one: one[3] for one in beginnings}):
-                cells = _in_cells(some[0][3] - SESSIONS_APART, some[-1][3] + SESSIONS_APART)
-                places = assignments.c.place.in_({key[0] for key, *_ in some})
-                there: dict[tuple[Key, str, str], list[Row[Any]]] = {}
-                for row in connection.execute(select(assignments).where(cells, places, mine)):
-                    whose = (row.place, row.first_port), row.subscriber, row.session
-                    there.setdefault(whose, []).append(row)
-                for one in some:
-                    for row in there.get(one[:3], ()):
-                        is_in = one[2] and row.ending == Ending.TOLD and row.start <= one[3] < row.end
-                        if is_in or abs(row.start - one[3]) <= (SESSIONS_APART if one[2] else 0):
-                            found[one] = min(row.start, one[3]), row.end
-        return found
-
-    def followed(
-        self, source: int, ends: Mapping[tuple[Key, str, str], int], stops: Mapping[str, int]
-    ) -> list[tuple[Key, Held]]:
-        """Intervals that another's beginning has ended.
-
-        Args:
-            source: of them.
-            ends: a time in each, in ms, by whose it is: key, subscriber and session.
-            stops: likewise by the session alone, for which all that was in force then is looked through.
-        """
-        found = []
-        mine = and_(assignments.c.ending == int(Ending.NEXT), assignments.c.source == source)
-        told: tuple[Mapping[Any, int], ...] = (ends, stops)
-        with self.reading() as connection:
-            for times in told:
-                for some in _near(times):
-                    cells = _in_cells(times[some[0]], times[some[-1]])
-                    if times is stops:
-                        whose = assignments.c.session.in_(some)
-                    else:
-                        whose = assignments.c.place.in_({key[0] for key, *_ in some})
-                    for row in connection.execute(select(assignments).where(cells, whose, mine)):
-                        key = row.place, row.first_port
-                        name = row.session if times is stops else (key, row.subscriber, row.session)
-                        if row.start <= times.get(name, 0) < row.end:
-                            found.append((key, _held(row)))
-        return found
-
-    def parts(self, source: int, since: int) -> list[KeyRange]:
-        """Parts of a source, in order, each of which has some `_AT_ONCE` rows: of what is in force, and of
-        what ended after a time, in ms."""
-        ended = and_(_from(since), assignments.c.source == source)
-        # Samples by what is in no order: those of every so many rows may be of one key.
-        one_in = max(_AT_ONCE // _SAMPLES, 1)
-        samples = (
-            (assignments, and_(ended, assignments.c.digest % one_in == 0)),
-            (
-                current,
-                and_(
-                    current.c.source == source,
-                    (current.c.place % one_in + current.c.first_port) % one_in == 0,
-                ),
-            ),
-        )
-        with self.reading() as connection:
-            cells = sorted(connection.scalars(select(assignments.c.cell).where(ended).distinct()))
-            keys = sorted(
-                (row.place, row.first_port)
-                for table, which in samples
-                for row in connection.execute(select(table.c.place, table.c.first_port).where(which))
-            )
-        each = _AT_ONCE // one_in
-        borders = [(-1 << 63, 0), *dict.fromkeys(keys[each::each]), (FOREVER, 0)]
-        return [KeyRange(first, stop, cells) for first, stop in pairwise(borders)]
-
-    def held_in(self, source: int, part: KeyRange) -> dict[Key, Held]:
-        """Rows of `current` in a part."""
-        # Not by the index of sessions, which SQLite would take.
-        mine = and_(current.c.source + 0 == source, part.has(current))
-        with self.reading() as connection:
-            rows = connection.execute(select(current).where(mine)).all()
-        return {(row.place, row.first_port): _held(row) for row in rows}
-
-    def since_in(self, source: int, since: int, part: KeyRange) -> Iterator[tuple[Key, Held]]:
-        """Rows of `assignments` in a part that ended after a time, in ms."""
-        mine = and_(assignments.c.source == source, assignments.c.end > since, part.has(assignments))
-        with self.reading() as connection:
-            for some in batched(part.cells, _MANY):
-                for row in connection.execute(select(assignments).where(assignments.c.cell.in_(some), mine)):
                     yield (row.place, row.first_port), _held(row)
 
-    def since(
-        self,
-        source: int,
-        since: int,
-        *,
-        until: int = FOREVER,
-        endings: Collection[Ending] = (),
-        sessions: Collection[str] = (),
-    ) -> Iterator[tuple[Key, Held]]:
-        """Rows of `assignments` that ended after a time.
-
-        Args:
-            source: of them.
-            since: in ms.
-            until: before which they began, in ms.
-            endings: of them; any where there are none.
-            sessions: of them; any where there are none.
-        """
-        mine = and_(_from(since, until), assignments.c.source == source)
-        if endings:
-            mine = and_(mine, assignments.c.ending.in_(map(int, endings)))
-        if sessions:
-            named = assignments.c.session
-            mine = and_(mine, named.in_(sessions) if len(sessions) <= _MANY else named != "")
+    def followed(self, source: int, since: int) -> set[str]:
+        """Sessions that another's beginning has ended after a time, in ms."""
+        mine = and_(_from(since), assignments.c.source == source, assignments.c.ending == int(Ending.NEXT))
         with self.reading() as connection:
-            for row in connection.execute(select(assignments).where(mine), execution_options=_STREAMED):
-                if not sessions or row.session in sessions:
-                    yield (row.place, row.first_port), _held(row)
+            return {*connection.scalars(select(assignments.c.session).where(mine).distinct())} - {""}
 
-    def sessions(self, source: int, beginning: str) -> dict[Key, Held]:
-        """Rows of `current` for sessions whose name begins so."""
+    def sessions(self, source: int, beginning: str) -> Iterator[tuple[Key, Held]]:
+        """Rows of `current` for sessions whose name begins so, of all lanes."""
+        mine = current.c.session.startswith(beginning, autoescape=True)
         with self.reading() as connection:
-            rows = connection.execute(
-                select(current).where(
-                    current.c.source == source, current.c.session.startswith(beginning, autoescape=True)
-                )
-            ).all()
-        return {(row.place, row.first_port): _held(row) for row in rows}
+            for row in connection.execute(select(current).where(current.c.source == source, mine)).all():
+                yield (row.place, row.first_port), _held(row)
 
     def write(self, source: SightingSource, changes: Changes, now: int) -> None:
         """Write what was read, and how far, all or nothing.
@@ -649,18 +500,23 @@ class AssignmentStore:
             if changes.anew:
                 _leave_file(connection, source.id, changes.position)
             file = _set_position(connection, source.id, changes.position, now)
-        if changes.undone:
-            key = (assignments.c.cell, assignments.c.place, assignments.c.digest)
-            same = and_(*(column == bindparam(f"k{n}") for n, column in enumerate(key)))
-            rows = [{f"k{n}": value for n, value in enumerate(row)} for row in changes.undone]
-            connection.execute(delete(assignments).where(same), rows)
         copy_new(connection, assignments, changes.ended)
         copy_or_replace(
             connection,
             current,
             [
-                (place, port, source.id, held[0], *held[1:5], int(held[5]), *held[6:], file, now)
-                for (place, port), held in sorted(changes.held.items())
+                (
+                    *key,
+                    source.id,
+                    *held[:5],
+                    int(held[5]),
+                    *held[6:8],
+                    file,
+                    now,
+                    lane,
+                    _late(held[2], held[8], held[9]),
+                )
+                for (key, lane), held in sorted(changes.held.items(), key=itemgetter(0))
             ],
         )
         if changes.gone:
@@ -669,8 +525,9 @@ class AssignmentStore:
                     current.c.place == bindparam("p"),
                     current.c.first_port == bindparam("f"),
                     current.c.source == source.id,
+                    current.c.lane == bindparam("l"),
                 ),
-                [{"p": place, "f": port} for place, port in changes.gone],
+                [{"p": place, "f": port, "l": lane} for (place, port), lane in changes.gone],
             )
         networks = [row[3] for row in changes.ended]
         networks += [held[0] for held in changes.held.values()]
@@ -830,85 +687,20 @@ class AssignmentStore:
                 r.first,
                 r.last,
                 r.ended,
+                r.lane,
                 r.id,
             )
             for r in rows
         ]
 
 
-def rows_in_force(
-    connection: Connection, address: str, port: int | None, since: int, until: int
-) -> list[tuple[Table, Row[Any]]]:
-    """The rows that `AssignmentStore.find` finds, with the tables that they are in.
-
-    Of several whose order is in doubt (`urlward.assignments.merging`) one brings all others, and what the
-    next one's beginning has ended brings its own end, which may have been read in a later import.
-
-    Raises:
-        ValueError: not an address.
-    """
-    places = places_of(address, connection.scalars(select(lengths.c.length)))
-
-    def between(since: int, until: int, port: int | None = port) -> list[tuple[Table, Row[Any]]]:
-        return [
-            (table, row)
-            for table in (assignments, current)
-            for row in connection.execute(_in_force(table, list(places), port, since, until))
-            if places[row.place] == row.network
-        ]
-
-    found = between(since, until)
-    for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
-        near = between(start - _BACK, start + _BACK)
-        found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
-    found += _own_ends(connection, [row for _, row in found if row.ending == Ending.NEXT])
-    return [*dict.fromkeys(found)]
-
-
-def _own_ends(connection: Connection, ended: list[Row[Any]]) -> list[tuple[Table, Row[Any]]]:
-    """Rows with the own ends of what is known to have ended as the next one's began."""
-    starts: dict[tuple[Any, ...], list[int]] = {}
-    cells: set[int] = set()
-    for row in ended:
-        starts.setdefault(_whose(row), []).append(row.start)
-        near = row.start - SESSIONS_APART, row.start + SESSIONS_APART
-        for some in cells_from(*near, row.end - row.start + SESSIONS_APART):
-            cells.update(some)
-    mine = and_(
-        assignments.c.place.in_({row.place for row in ended}), assignments.c.ending == int(Ending.TOLD)
-    )
-    return [
-        (assignments, row)
-        for some in batched(sorted(cells), _MANY)
-        for row in connection.execute(select(assignments).where(assignments.c.cell.in_(some), mine))
-        if any(abs(row.start - start) <= SESSIONS_APART for start in starts.get(_whose(row), ()))
-    ]
-
-
-def _whose(row: Row[Any]) -> tuple[Any, ...]:
-    return row.source, row.network, row.first_port, row.last_port, row.subscriber, row.session
-
-
-def _near(times: Mapping[Any, int]) -> Iterator[tuple[Any, ...]]:
-    """Batches of what has times that are near each other, in order."""
-    for _, near in groupby(sorted(times, key=times.__getitem__), lambda one: times[one] // _NEAR):
-        yield from batched(near, _MANY)
-
-
-def _in_cells(since: int, until: int) -> ColumnElement[bool]:
-    cells = cells_at(since, until)
-    if sum(map(len, cells)) <= _MOST_CELLS:
-        return assignments.c.cell.in_([cell for some in cells for cell in some])
-    return or_(*(assignments.c.cell.between(some.start, some.stop - 1) for some in cells))
-
-
-def _from(since: int, until: int = FOREVER) -> ColumnElement[bool]:
-    """Rows of `assignments` that ended after a time, in ms, and began before another."""
+def _from(since: int) -> ColumnElement[bool]:
+    """Rows of `assignments` that ended after a time, in ms."""
     cells = [
-        assignments.c.cell.between(cells[0], min(cells[-1], (span + 1 << 40) - 1))
-        for span, cells in enumerate(cells_at(since, until))
+        assignments.c.cell.between(cells[0], (span + 1 << 40) - 1)
+        for span, cells in enumerate(cells_at(since, since))
     ]
-    return and_(or_(*cells), assignments.c.end > since, assignments.c.start < until)
+    return and_(or_(*cells), assignments.c.end > since)
 
 
 def wait_for_all(connection: Connection) -> None:
@@ -929,26 +721,11 @@ def _wait_for(connection: Connection, source: int) -> None:
         )
 
 
-def _in_force(table: Any, places: list[Place], port: int | None, since: int, until: int) -> Any:
-    which = [table.c.place.in_(places), table.c.start <= until, table.c.end > since]
-    if table is assignments:
-        which.append(_in_cells(since, until))
-    if port is not None:
-        which += [table.c.first_port <= port, table.c.last_port >= port]
-    return select(table).where(and_(*which))
-
-
 def _held(row: Row[Any]) -> Held:
-    return [getattr(row, name, 0) for name in _HELD]
-
-
-def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
-    source = by_id[row.source]
-    return Interval(
-        row.network, (row.first_port, row.last_port), row.start, row.end, getattr(row, "seen", 0),
-        Ending(row.ending), row.subscriber, row.session,
-        SightingSource(row.source, source.name, source.format, source.path, source.read),
-    )  # fmt: skip
+    return [
+        row.network, row.last_port, row.start, row.end, row.seen, row.ending, row.subscriber, row.session,
+        row.start + abs(row.late) * SECOND, row.late < 0, row.lane,
+    ]  # fmt: skip
 
 
 def _days(connection: Connection, keeper: KeepingNode, *, is_file: bool) -> dict[int, int]:
@@ -1009,6 +786,7 @@ def _set_position(connection: Connection, source: int, position: ReadingPosition
     values = {
         "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,
         "read": position.read or now, "first": position.first, "last": position.last, "ended": 0,
+        "lane": position.lane,
     }  # fmt: skip
     same = _file_of(source, position)
     # A copy that was made earlier tells less than what has been read of the log itself.

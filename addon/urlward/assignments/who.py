@@ -140,12 +140,7 @@ def _found(
     """
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
-    there = store.find(question.address, question.port, since - SECOND, until)
-    told: dict[tuple[object, ...], list[Interval]] = {}
-    for one in there:
-        if one.ending == Ending.TOLD:
-            told.setdefault(one.whose, []).append(one)
-    for one in there:
+    for one in store.find(question.address, question.port, since - SECOND, until):
         if one.end <= since and one.ending != Ending.ORDER:
             within = one.end - one.end % SECOND + SECOND > since
             if not within or (one.end % SECOND and one.end != one.start + 1):
@@ -156,8 +151,6 @@ def _found(
             found.append(replace(one, ending=known, end=FOREVER if known == Ending.NONE else one.end))
         elif one.ending in _UNTOLD and until > one.source.read:
             found.append(replace(one, ending=Ending.UNREAD))
-        elif one.ending == Ending.NEXT and any(map(one.is_ended_by, told.get(one.whose, ()))):
-            found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
     found = _in_doubt_behind(gaps, found, question, missing) if gaps else found

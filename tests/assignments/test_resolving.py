@@ -1,0 +1,210 @@
+"""Whatever the order in which logs are read, and in however many imports: `who` gives the same answers."""
+
+import itertools
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from assignments.support import DAY, at
+from assignments.test_rotation import Log, asked, block, record
+from conftest import in_turns
+from urlward.assignments.formats import ReadOptions
+from urlward.assignments.importing import import_file
+from urlward.assignments.retention import purge_assignments
+from urlward.assignments.store import AssignmentStore
+from urlward.assignments.who import WhoQuestion, who
+
+ADDRESSES = ["198.51.100.7", "198.51.100.8"]
+PREFIX, INSIDE = "2001:db8:0:7::/64", "2001:db8:0:7::5"
+LAST = 20_000
+
+type Line = tuple[int, str]
+"""Seconds, and what is written then."""
+
+
+def accounting(rng: random.Random) -> list[Line]:
+    """Sessions, some of which have a prefix too, lose their Stops or are ended by their server's restart."""
+    lines: list[Line] = []
+    free = dict.fromkeys([*ADDRESSES, PREFIX], 0)
+    restarts, number, now = [rng.randrange(5000, 15_000)], 0, rng.randrange(50)
+
+    def write(status: str, seconds: int, user: str, name: str, began: int, *addresses: str) -> None:
+        fields = {"Acct_Session_Id": name, "Framed_IP_Address": addresses[0] if addresses else ""}
+        fields |= {"Framed_IPv6_Prefix": addresses[1]} if addresses[1:] else {}
+        took = seconds - began if status != "Start" else None
+        lines.append((seconds, record(status, seconds, user, took, **fields)))
+        if rng.random() < 0.1:  # told again, by a server that says how late
+            lines.append((seconds + 7, record(status, seconds, user, took, **fields)))
+
+    while now < LAST:
+        if there := [one for one in ADDRESSES if free[one] <= now]:
+            number += 1
+            user, name, begun = rng.choice(["anna", "berta", "carla"]), f"s{number}", now
+            ended = begun + rng.choice([20, 900, 4000])
+            restart = next((one for one in restarts if begun < one <= ended), None)
+            has = [rng.choice(there)]
+            has += [PREFIX] if free[PREFIX] <= now and rng.random() < 0.6 else []
+            free |= dict.fromkeys(has, (restart or ended) + rng.choice([0, 5]))
+            write("Start", begun, user, name, begun, *has)
+            for seconds in range(begun + 300, restart or ended, 300):
+                write("Interim-Update", seconds, user, name, begun, *has)
+            if restart is None and rng.random() < 0.9:
+                write("Stop", ended, user, name, begun, *(has if rng.random() < 0.7 else ()))
+        now += rng.choice([1, 5, 400])
+    lines += [(one, record("Accounting-On", one, "", Acct_Session_Id="")) for one in restarts]
+    return sorted(lines, key=lambda line: line[0])
+
+
+def blocks(rng: random.Random) -> list[Line]:
+    """Blocks of ports of a translator."""
+    lines: list[Line] = []
+    for address in ADDRESSES:
+        now = rng.randrange(50)
+        while now < LAST:
+            user, ended = rng.choice(["anna", "berta", "carla"]), now + rng.choice([5, 900, 4000])
+            lines.append((now, block(now, user, "alloc", address)))
+            if rng.random() < 0.9:
+                lines.append((ended, block(ended, user, "release", address)))
+            now = ended + rng.choice([1, 5, 400])
+    return sorted(lines, key=lambda line: line[0])
+
+
+def answers(store: AssignmentStore, moments: list[tuple[str, int]]) -> list[tuple[str, list[str]]]:
+    found = []
+    for address, seconds in moments:
+        answer = who(store, WhoQuestion(address, 1500, at(seconds)))
+        found.append((answer.verdict, sorted({one.interval.subscriber for one in answer.candidates})))
+    return found
+
+
+@pytest.mark.parametrize("format_", ["detail", "ports"])
+@pytest.mark.parametrize("seed", in_turns(*range(8)))
+def test_any_order_of_imports_gives_the_same_answers(
+    made_in_file: Path, tmp_path: Path, seed: int, format_: str
+) -> None:
+    rng = random.Random(seed)
+    lines = (accounting if format_ == "detail" else blocks)(rng)
+    header = "" if format_ == "detail" else "address,ports,from,subscriber,event\n"
+    cuts = [0, *sorted(rng.sample(range(1, len(lines)), 3)), len(lines)]
+    files = [lines[since:until] for since, until in itertools.pairwise(cuts)]
+    moments = [(rng.choice([*ADDRESSES, INSIDE]), rng.randrange(LAST)) for _ in range(60)]
+    orders = [list(range(4)), *map(list, rng.sample([*itertools.permutations(range(4))][1:], 4))]
+    given = []
+    for order in orders:
+        folder = tmp_path / "".join(map(str, order))
+        folder.mkdir()
+        with AssignmentStore(Path(shutil.copy(made_in_file, folder / "a.db"))) as store:
+            # Those that are not read yet are there: what is missing is known.
+            for one, some in enumerate(files):
+                path = folder / f"log-2026111{one}"
+                path.write_text(header + "".join(text for _, text in some))
+                os.utime(path, (at(some[-1][0]) / 1000,) * 2)
+            for one in order:
+                path = folder / f"log-2026111{one}"
+                source = store.source(format_, format_, str(path))
+                import_file(store, source, path, ReadOptions(), lambda: at(LAST + 9000) / 1000)
+            assert store.gaps() == []
+            store.looked(source, at(LAST + 9000))
+            given.append(answers(store, moments))
+    for order, one in zip(orders, given, strict=True):
+        different = [each for each in zip(moments, given[0], one, strict=True) if each[1] != each[2]]
+        assert (order, different) == (order, [])
+
+
+def named(store: AssignmentStore, *moments: int) -> list[tuple[str, list[str]]]:
+    """Verdict, and subscribers, at each."""
+    found = [asked(store, seconds) for seconds in moments]
+    return [(one.verdict, sorted({each.interval.subscriber for each in one.candidates})) for one in found]
+
+
+def other(seconds: int, took: int | None = None) -> str:
+    """Something said of somebody elsewhere, by which it is known up to when a log tells."""
+    status = "Start" if took is None else "Interim-Update"
+    return record(status, seconds, "dora", took, Acct_Session_Id="d1", Framed_IP_Address="198.51.100.99")
+
+
+def told(status: str, seconds: int, user: str, took: int | None = None, **more: str) -> str:
+    return record(status, seconds, user, took, Acct_Session_Id=user, **more)
+
+
+NOBODY = ("none", [])
+
+
+def test_what_is_added_to_a_log_behind_what_followed_it(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(other(100), other(900, 800))
+    log.read(1000)
+    before = log.rotate()
+    log.write(
+        other(1000, 900), told("Start", 1100, "berta"), told("Stop", 1500, "berta", 400), other(3000, 2900)
+    )
+    log.read(3100)
+    with before.open("a") as file:  # whoever writes opens it anew some time later
+        file.write(told("Start", 950, "anna") + other(960, 860))
+    log.read(3200, before)
+    assert named(sqlite_store, 1200, 1700) == [("one", ["berta"]), NOBODY]
+
+
+@pytest.mark.parametrize("later", [5000, 50_000])
+def test_who_came_next_is_found_behind_what_ended_nobody(
+    sqlite_store: AssignmentStore, tmp_path: Path, later: int
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    stop = told("Stop", 1801, "carla", 101)  # read behind the next one's beginning
+    log.write(other(100), told("Start", 1700, "carla"), told("Start", 1800, "anna"), stop, other(1900, 1800))
+    before = log.rotate()
+    log.write(other(2000, 1900), told("Start", later, "berta"), told("Stop", later + 500, "berta", 500))
+    log.write(other(later + 4000, later + 3900))
+    log.read(later + 4100)
+    log.read(later + 4100, before)
+    assert named(sqlite_store, 1850, later - 100, later + 100) == [
+        ("one", ["anna"]), ("one", ["anna"]), ("one", ["berta"]),
+    ]  # fmt: skip
+    assert named(sqlite_store, later + 600, later + 3000) == [NOBODY, NOBODY]
+
+
+def test_a_beginning_that_was_told_late_goes_with_its_end(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    day = DAY // 1000
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    start = told("Start", 1805, "anna", Acct_Delay_Time="5")
+    log.write(
+        other(100), other(1804, 1704), start, told("Stop", 2500, "anna", 700), other(3 * day, 3 * day - 100)
+    )
+    log.read(3 * day + 100)
+    assert named(sqlite_store, 2000, 3000) == [("one", ["anna"]), NOBODY]
+    purge_assignments(sqlite_store, at(2600))
+    assert named(sqlite_store, 3000, day) == [NOBODY, NOBODY]
+
+
+def test_nobody_is_named_for_certain_whose_end_may_be_deleted(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    day = DAY // 1000
+    for name, *stop in (("one", told("Stop", 2500, "anna", 700)), ("two",)):
+        (tmp_path / name).mkdir()
+        log = Log(sqlite_store, tmp_path / name / "detail", "detail")
+        log.write(other(100), told("Start", 1800, "anna"), *stop, other(3 * day, 3 * day - 100))
+        log.read(3 * day + 100)
+    assert named(sqlite_store, 2000, 3000) == [("one", ["anna"]), NOBODY]
+    purge_assignments(sqlite_store, at(2600))
+    assert named(sqlite_store, 3000, day) == [("ambiguous", ["anna"])] * 2
+
+
+def test_a_session_began_as_its_start_says_though_its_servers_clock_is_set(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        log = Log(sqlite_store, tmp_path / name / "detail", "detail")
+        log.write(told("Start", 900, "anna"), told("Interim-Update", 3000, "anna", 2500))
+        log.read(3100)
+    log.write(told("Stop", 4000, "anna", 3500))
+    log.read(4100)
+    assert named(sqlite_store, 700, 2000, 3500, 4100) == [NOBODY, *[("one", ["anna"])] * 2, NOBODY]
