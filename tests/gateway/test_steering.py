@@ -323,47 +323,42 @@ async def test_a_loop_goes_on_after_a_fault(
         assert "blocked.example" not in caplog.text
 
 
+@asynccontextmanager
+async def lingering(rig: Rig) -> AsyncIterator[asyncio.Task[None]]:
+    """The wait for the end while a query is under way, which is answered behind the block and ends it."""
+    hold = rig.upstream.answer
+    rig.upstream.answer = lambda _: None
+    asked = asyncio.create_task(rig.ask("plain.example"))
+    await until(lambda: rig.upstream.asked == ["plain.example"], "the query")
+    rig.addon._servers[0].close()
+    lingers = asyncio.create_task(rig.addon._linger())
+    yield lingers
+    rig.upstream.answer = hold
+    rig.upstream.answer_held()
+    assert (await asked).answer[0][0].address == "192.0.2.1"
+    async with asyncio.timeout(PATIENT):
+        await lingers
+
+
 async def test_the_end_is_when_the_kernel_leads_no_query_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what is under way is answered; a restart need not wait until a sign of life has lost its force."""
     monkeypatch.setattr(steering, "_LOOK", 0.01)
-    async with running(tmp_path, monkeypatch) as rig:
-        hold = rig.upstream.answer
-        rig.upstream.answer = lambda _: None
-        asked = asyncio.create_task(rig.ask("plain.example"))
-        await until(lambda: rig.upstream.asked == ["plain.example"], "the query")
-        rig.addon._servers[0].close()
-        lingers = asyncio.create_task(rig.addon._linger())
+    async with running(tmp_path, monkeypatch) as rig, lingering(rig) as lingers:
         for rig.kernel.leads in True, False:
             before = rig.kernel.looks
             await until(lambda n=before: rig.kernel.looks > n + 3, "looks")  # type: ignore[misc]
             assert not lingers.done()
-        rig.upstream.answer = hold
-        rig.upstream.answer_held()
-        assert (await asked).answer[0][0].address == "192.0.2.1"
-        async with asyncio.timeout(PATIENT):
-            await lingers
 
 
 async def test_the_end_where_other_workers_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As at a reload: no more is taken from then on, and what is under way is answered."""
     monkeypatch.setattr(steering, "_LOOK", 0.01)
-    async with running(tmp_path, monkeypatch) as rig:
-        hold = rig.upstream.answer
-        rig.upstream.answer = lambda _: None
-        asked = asyncio.create_task(rig.ask("plain.example"))
-        await until(lambda: rig.upstream.asked == ["plain.example"], "the query")
-        rig.addon._servers[0].close()
-        lingers = asyncio.create_task(rig.addon._linger())
+    async with running(tmp_path, monkeypatch) as rig, lingering(rig) as lingers:
         await until(lambda: rig.kernel.looks, "a look")
         rig.addon._servers[0].end()  # as its time is over
         assert not (await asyncio.wait([lingers], timeout=0.1))[0]
-        rig.upstream.answer = hold
-        rig.upstream.answer_held()
-        assert (await asked).answer[0][0].address == "192.0.2.1"
-        async with asyncio.timeout(PATIENT):
-            await lingers
 
 
 async def test_names_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -894,3 +894,5 @@ FORMATS: dict[str, type[Parser]] = {
 
 LEASES = ("kea", "isc")
 """Formats of files that their servers write anew each hour or so, with the last lease of each address."""
+NAMES_ALL = ("detail", "radacct")
+"""Formats in which what is said of a session at a time names all addresses that it has of a kind."""

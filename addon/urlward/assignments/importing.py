@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from urlward.assignments.formats import FORMATS, LEASES, Fault, Parsed, Parser, ReadOptions
+from urlward.assignments.formats import FORMATS, LEASES, NAMES_ALL, Fault, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
     SECOND,
@@ -224,7 +224,7 @@ class FileReader:
         self._parser: Parser = FORMATS[self._source.format](self._options)
         format_ = self._source.format
         self._merger = Merger(
-            self._store, self._source.id, tells_once=format_ in _LOGS, names_all=format_ == "detail"
+            self._store, self._source.id, tells_once=format_ in _LOGS, names_all=format_ in NAMES_ALL
         )
         self._written = written or Imported()
         self.result = _copied(self._written)

@@ -49,7 +49,7 @@ _SOON = 60_000
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _SAID = (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED, *UP_TO_A_GAP)
 """Kinds of ends that another's beginning does not make certain."""
-(_NETWORK, _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION, _FIRST, _MOVED, _LANE) = range(11)
+_NETWORK, _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION, _FIRST, _MOVED, _LANE = range(11)
 
 
 class Merger:
@@ -218,7 +218,7 @@ class Merger:
 
     def _end_moved(self, record: Sequence[Sighting], there: Mapping[Key, Held], last: int) -> None:
         """End what a session has no more by a record of it, in which another of its kind is."""
-        keys, kinds = ({(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record})
+        keys, kinds = {(one[0], one[2]) for one in record}, {length_of(one[1]) for one in record}
         seen = record[0][6]
         for key, held in there.items():
             if key not in keys and length_of(held[_NETWORK]) in kinds and seen > last:
@@ -295,7 +295,7 @@ class Merger:
         for key, held in there.items():
             # Who restarts says so before it begins sessions.
             if held[_SESSION].startswith(beginning) and held[_START] < at:
-                held[_END], held[_ENDING] = (min(held[_END], _after(held[_START], at)), Ending.NEXT)
+                held[_END], held[_ENDING] = min(held[_END], _after(held[_START], at)), Ending.NEXT
                 self._end(key, held)  # its own end may be read yet
                 self._drop(key)
         mark = ["", LAST_PORT, at, _after(at, at), at, Ending.RESTARTED, "", beginning, at, False, 0]

@@ -26,6 +26,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func, or_, select
 
+from urlward.assignments.formats import NAMES_ALL
 from urlward.assignments.interval import (
     FOREVER,
     MOST_APART,
@@ -62,9 +63,6 @@ _BEGINS_AGAIN = 60_000
 s), and gives none the same name."""
 _AHEAD = 3_600_000
 """Milliseconds in which who came next is looked for first."""
-_NAMES_ALL = ("detail", "radacct")
-"""Formats in which what is said of a session at a time names all addresses that it has of a kind."""
-
 _OPEN = (Ending.NONE, Ending.EXPIRY, Ending.RELEASED, Ending.LATE, Ending.SECOND)
 """Kinds of ends of what another's beginning ends."""
 _KEPT = (Ending.RELEASED, Ending.LATE)
@@ -104,6 +102,11 @@ class _Stay:
     @property
     def is_whole(self) -> bool:
         return self.ending == Ending.TOLD
+
+    def begin_with(self, start: int) -> None:
+        """Take in another beginning of the same."""
+        self.start = min(self.start, start)
+        self.since = self.first if self.moved else self.start
 
     def is_same(self, other: "_Stay") -> bool:
         """Whether both are of one session, or else of one beginning."""
@@ -146,6 +149,11 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
     )  # fmt: skip
 
 
+def _server_of(session: str) -> str:
+    """What the names of all sessions of the same server begin with."""
+    return session.partition("/")[0] + "/"
+
+
 def is_held(connection: Connection, address: str, port: int | None, since: int, until: int) -> bool:
     """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
     near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
@@ -171,6 +179,8 @@ class Lookup:
         self.rows: dict[Found, None] = {}
         self._asked: set[tuple[str, Any]] = set()
         self._formats: dict[int, str] = {}
+        self._lanes: dict[int, dict[int, int]] = {}
+        """Up to when each lane of each source tells, in ms; as `_formats`, asked for where it is needed."""
         self._add(assignments, self._here(assignments, since, until))
         waits = and_(current.c.lane < 0, current.c.start <= until)
         self._add(current, or_(self._here(current, since, until), and_(self._at(current), waits)))
@@ -242,15 +252,7 @@ class Lookup:
                 or any((one.session and one.start < one.since) or one.first > one.start for one in stays)
             ):
                 if not self._formats:
-                    self._formats = {row.id: row.format for row in self._connection.execute(select(sources))}
-                    rows = self._connection.execute(
-                        select(files.c.source, files.c.lane, func.max(files.c.last)).group_by(
-                            files.c.source, files.c.lane
-                        )
-                    )
-                    self._lanes: dict[int, dict[int, int]] = {}
-                    for source, lane, last in rows:
-                        self._lanes.setdefault(source, {})[lane] = last
+                    self._know_lanes()
                 self._add_of_sessions(
                     [one for one in stays if one.session and not (one.is_whole and one.first <= one.start)]
                 )
@@ -262,9 +264,17 @@ class Lookup:
                     continue  # what is added may ask for more
             there = [row for _, row in self.rows if row.ending in (Ending.OWN, Ending.RESTARTED)]
             open_gaps = self._connection.execute(select(gaps)).all() if there else []
-            resolver = _Resolver(self.rows, self._formats, open_gaps, self._lanes if self._formats else {})
+            resolver = _Resolver(self.rows, self._formats, open_gaps, self._lanes)
             if not self._add_before(resolver):
                 return resolver
+
+    def _know_lanes(self) -> None:
+        self._formats = {row.id: row.format for row in self._connection.execute(select(sources))}
+        which = files.c.source, files.c.lane
+        for source, lane, last in self._connection.execute(
+            select(*which, func.max(files.c.last)).group_by(*which)
+        ):
+            self._lanes.setdefault(source, {})[lane] = last
 
     def _once(self, what: str, which: Iterable[Any]) -> list[Any]:
         """Those of which that has not been asked yet."""
@@ -275,7 +285,7 @@ class Lookup:
     def _add_of_sessions(self, stays: Sequence[_Stay]) -> None:
         """Add what else is said of some sessions, and of their servers."""
         names = self._once("session", ((one.source, one.session) for one in stays))
-        whole = {(source, name.partition("/")[0] + "/") for source, name in names}
+        whole = {(source, _server_of(name)) for source, name in names}
         by_source: dict[int, list[str]] = {}
         for source, name in {*names, *whole}:
             by_source.setdefault(source, []).append(name)
@@ -284,7 +294,7 @@ class Lookup:
                 self._add(current, and_(current.c.source == source, current.c.session.in_(part)))
         # What has ended at other places is found by when the session began.
         lost = [one for one in stays if self._is_left(one) or one.first > one.since]
-        lost = [one for one in lost if self._formats[one.source] in _NAMES_ALL]
+        lost = [one for one in lost if self._formats[one.source] in NAMES_ALL]
         for source, session, start in self._once(
             "scan", ((one.source, one.session, one.start) for one in lost)
         ):
@@ -414,7 +424,7 @@ class _Resolver:
         merged = {key: self._merged([one for one in some if not one.void]) for key, some in keys.items()}
         sessions: dict[tuple[int, str], list[_Stay]] = {}
         for one in itertools.chain(*merged.values()):
-            if one.session and not one.void and formats.get(one.source) in _NAMES_ALL:
+            if one.session and not one.void and formats.get(one.source) in NAMES_ALL:
                 sessions.setdefault((one.source, one.session), []).append(one)
         for some in sessions.values():
             for one in some:
@@ -449,8 +459,7 @@ class _Resolver:
             if other is None:
                 found.append(one)
                 continue
-            other.start = min(other.start, one.start)
-            other.since = other.first if other.moved else other.start
+            other.begin_with(one.start)
             last, before = (one, other) if one.seen >= other.seen else (other, one)
             if not (before.ending == Ending.NEXT and last.ending != Ending.NEXT and last.seen <= before.end):
                 before = last
@@ -483,10 +492,13 @@ class _Resolver:
                     continue
                 self._end_at(one, end.end, end.end - end.seen, knows=end.start > 0)
         for one in stays:
-            nas = one.session.partition("/")[0] + "/"
-            for at in sorted(self._restarts.get((one.source, nas), ()) if one.session else ()):
+            for at in sorted(self._restarts_of(one)):
                 if one.start < at and one.seen <= at and not one.is_whole:
                     self._end_at(one, at, 0, knows=False)
+
+    def _restarts_of(self, one: _Stay) -> Sequence[int]:
+        """When the server of a stay's session restarted, in ms."""
+        return self._restarts.get((one.source, _server_of(one.session)), ()) if one.session else ()
 
     @staticmethod
     def _is_of(end: _End, one: _Stay) -> bool:
@@ -545,8 +557,7 @@ class _Resolver:
                             other.subscriber = one.subscriber
                         if one.is_same(other) and one.first < other.first:
                             other.first, other.moved = one.first, one.moved
-                            other.start = min(one.start, other.start)
-                            other.since = other.first if other.moved else other.start
+                            other.begin_with(one.start)
 
     def _is_again(self, one: _Stay, other: _Stay) -> bool:
         """Whether a stay says nothing that another, which has its end, does not."""
@@ -584,8 +595,8 @@ class _Resolver:
         if one.start < other.end and said - late <= other.end + _BEGINS_AGAIN:
             return True
         is_begun_again = one.start == one.first == one.seen and late <= _BEGINS_AGAIN
-        restarts = self._restarts.get((one.source, one.session.partition("/")[0] + "/"), ())
-        return other.is_whole and is_begun_again and not any(other.start < at <= one.start for at in restarts)
+        between = any(other.start < at <= one.start for at in self._restarts_of(one))
+        return other.is_whole and is_begun_again and not between
 
     def _move(self, one: _Stay, others: Sequence[_Stay]) -> None:
         """Begin and end a stay by what its session had else."""
