@@ -118,19 +118,8 @@ class _Stay:
         return named and abs(self.start - other.start) <= SESSIONS_APART
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """End that was read without its beginning; that of a session may say when it began, else 0."""
-
-    source: int
-    place: Place
-    network: str
-    ports: tuple[int, int]
-    start: int
-    end: int
-    seen: int
-    subscriber: str
-    session: str
+type _End = Row[Any]
+"""Row of an end that was read without its beginning; that of a session may say when it began, else 0."""
 
 
 def _stay(table: Table, row: Row[Any]) -> _Stay:
@@ -405,12 +394,7 @@ class _Resolver:
             if row.ending == Ending.RESTARTED:
                 self._restarts.setdefault((row.source, row.session), []).append(row.start)
             elif row.ending == Ending.OWN:
-                ends.append(
-                    _End(
-                        row.source, row.place, row.network, (row.first_port, row.last_port), row.start,
-                        row.end, row.seen, row.subscriber, row.session,
-                    )
-                )  # fmt: skip
+                ends.append(row)
             else:
                 stays.append(_stay(table, row))
         for one in stays:
@@ -432,7 +416,7 @@ class _Resolver:
         for some in merged.values():
             self._end([one for one in some if not one.void], ends)
         for end in {*ends} - self._answered:
-            self._miss(end, merged.get((end.source, end.place, end.network, end.ports[0]), []))
+            self._miss(end, merged.get((end.source, end.place, end.network, end.first_port), []))
         self._void_again(merged)
         for some in merged.values():
             self._order([one for one in some if not one.void])
@@ -505,9 +489,9 @@ class _Resolver:
         if end.source != one.source or one.start > end.end + (SESSIONS_APART if end.start else 0):
             return False
         if end.session:
-            return end.session == one.session
-        here = (end.place, end.network, end.ports[0]) == (one.place, one.network, one.ports[0])
-        return here and not one.session and end.subscriber == one.subscriber
+            return bool(one.session == end.session)
+        here = (end.place, end.network, end.first_port) == (one.place, one.network, one.ports[0])
+        return here and not one.session and one.subscriber == end.subscriber
 
     def _miss(self, end: _End, stays: Sequence[_Stay]) -> None:
         """Show who has an end alone: its beginning may be in a gap, or others have had the port at once."""
@@ -518,8 +502,8 @@ class _Resolver:
             ending = Ending.BESIDE
         if end.network and since < end.end:
             one = _Stay(
-                end.source, end.place, end.network, end.ports, since, end.end, end.seen, end.end, ending,
-                end.subscriber, end.session, False, None, 0, since,
+                end.source, end.place, end.network, (end.first_port, end.last_port), since, end.end, end.seen,
+                end.end, ending, end.subscriber, end.session, False, None, 0, since,
             )  # fmt: skip
             self._show(one, since, end.end, ending)
 
