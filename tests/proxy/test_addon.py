@@ -20,6 +20,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.layers.http import Http2Server
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import taddons, tflow
 from mitmproxy.tls import TlsData
@@ -34,11 +35,11 @@ from urlward.proxy.access import Access
 from urlward.proxy.addon import Urlward
 from urlward.proxy.layers import (
     CloseLayer,
-    Later,
     ListedAddress,
     RefuseTlsLayer,
     RelayLayer,
     Undecided,
+    WardHttp1Server,
     WardHttpLayer,
 )
 from urlward.proxy.live import Live
@@ -369,13 +370,13 @@ async def test_whatever_else_is_read_as_http(tctx: taddons.context, data: bytes,
 
 async def test_layers_keep_their_order(addon: Urlward) -> None:
     for mode, data, kinds in (
-        ("reverse:https://203.0.113.10", b"GET", [layers.ServerTLSLayer, Later]),
+        ("reverse:https://203.0.113.10", b"GET", [layers.ServerTLSLayer, WardHttpLayer]),
         (
             "reverse:https://203.0.113.10",
             client_hello("paged.example"),
-            [layers.ServerTLSLayer, layers.ClientTLSLayer, Later],
+            [layers.ServerTLSLayer, layers.ClientTLSLayer, WardHttpLayer],
         ),
-        ("regular", client_hello("proxy.invalid"), [layers.ClientTLSLayer, Later]),
+        ("regular", client_hello("proxy.invalid"), [layers.ClientTLSLayer, WardHttpLayer]),
         ("reverse:tcp://203.0.113.10:443", b"GET", [layers.TCPLayer]),
     ):
         top = decided(addon, data, mode)
@@ -486,17 +487,18 @@ async def test_a_name_that_leads_elsewhere_once_it_is_connected_to(
     server.close()
 
 
-@pytest.mark.parametrize("alpn", [b"http/1.1", b"h2"])
-async def test_what_is_inside_tls_is_known_once_it_has_begun(addon: Urlward, alpn: bytes) -> None:
+@pytest.mark.parametrize(("alpn", "kind"), [(b"http/1.1", WardHttp1Server), (b"h2", Http2Server)])
+async def test_what_is_inside_tls_is_known_once_it_has_begun(
+    addon: Urlward, alpn: bytes, kind: type[layer.Layer]
+) -> None:
     top: Any = decided(addon, client_hello("paged.example"), "reverse:https://203.0.113.10")
     context = top.context
-    later = top.child_layer.child_layer
-    assert isinstance(later, Later)
+    ours = top.child_layer.child_layer
+    assert type(ours) is WardHttpLayer
+    assert context.layers[-1] is ours
     context.client.sni, context.client.alpn = "paged.example", alpn
-    list(later.handle_event(events.Start()))
-    made = context.layers[-1]
-    assert type(made) is WardHttpLayer
-    assert later not in context.layers
+    list(ours.handle_event(events.Start()))
+    assert type(ours.connections[context.client]) is kind
 
 
 async def test_the_operators_own_exceptions_stand(tctx: taddons.context) -> None:

@@ -58,7 +58,6 @@ from urlward.proxy.guard import CanaryMark, Guard, PortOf, seen_port
 from urlward.proxy.layers import (
     CloseLayer,
     Handshake,
-    Later,
     ListedAddress,
     Pacer,
     RefuseTlsLayer,
@@ -872,20 +871,14 @@ class Urlward:
                 isinstance(current, TCPLayer) and current.flow is not None and not chosen
             ):
                 context.layers.remove(current)
+                http_mode = current.mode if isinstance(current, HttpLayer) else HTTPMode.transparent
+                ours = WardHttpLayer(context, http_mode, guard, self.live, self.handler)
                 if parent is None:
-                    return self._http_layer(current, context, guard)
-                # Inside TLS that has yet to begin: its SNI and ALPN are not known.
-                parent.child_layer = Later(  # type: ignore[attr-defined]
-                    context, partial(self._http_layer, current, context, guard)
-                )
+                    return ours
+                parent.child_layer = ours  # type: ignore[attr-defined]
                 return top
             parent, current = current, getattr(current, "child_layer", None)
         return top
-
-    def _http_layer(self, other: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
-        """Our layer in place of one of mitmproxy's."""
-        http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
-        return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
 
     def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""

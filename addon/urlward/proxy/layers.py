@@ -282,26 +282,6 @@ class CloseLayer(layer.Layer):
             yield commands.CloseConnection(self.context.client)
 
 
-class Later(layer.Layer):
-    """Layer that creates its replacement when the connection around it is established.
-
-    Args:
-        context: the connection's.
-        make: makes it.
-    """
-
-    def __init__(self, context: Context, make: Callable[[], layer.Layer]) -> None:
-        super().__init__(context)
-        self._make = make
-
-    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        assert isinstance(event, events.Start)
-        self.context.layers.remove(self)
-        made = self._make()
-        self.handle_event = self._handle_event = made.handle_event  # type: ignore[method-assign]
-        yield from made.handle_event(event)
-
-
 class Undecided(layer.NextLayer):
     """Layer that waits for enough bytes to detect a connection's protocol.
 
