@@ -658,14 +658,17 @@ class _Line(asyncio.Protocol):
             if len(message) < HEADER:
                 self.close()
                 return
-            exchange = self._waiting.get(message[0] << 8 | message[1])
+            number = message[0] << 8 | message[1]
+            exchange = self._waiting.get(number)
             if exchange is None:
                 continue
             answer = exchange.answer_in(message)
             if answer is not None:
                 self._answers += 1
-                del self._waiting[message[0] << 8 | message[1]]
+                del self._waiting[number]
+                exchange.places.remove((self, number))  # so that it may be asked here again
                 way.forwarder.take(exchange, way, answer)
+                self.release(number)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop."""
