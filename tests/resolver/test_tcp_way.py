@@ -5,6 +5,7 @@ import socket
 from contextlib import ExitStack
 
 import dns.message
+import dns.rcode
 import pytest
 
 from conftest import free_port, until
@@ -58,6 +59,15 @@ async def test_a_connection_loses_nothing(make: Make, monkeypatch: pytest.Monkey
     asker = make(upstream.port, timeout=0.2)
     assert await asker.ask_many(50) == 0
     assert len(upstream.asked) == 50
+    upstream.close()
+
+
+async def test_one_that_fails_is_asked_again_at_once_where_no_other_answers(make: Make) -> None:
+    upstream = await Upstream(lambda query: query.to_wire()[:2] + b"\x81\x82" + bytes(8)).start()
+    data = await make(upstream.port, free_port(), timeout=5).ask()
+    assert data is not None
+    assert dns.message.from_wire(data).rcode() == dns.rcode.SERVFAIL
+    assert len(upstream.asked) == 2
     upstream.close()
 
 

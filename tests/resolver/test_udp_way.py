@@ -5,6 +5,7 @@ import socket
 import subprocess
 
 import dns.message
+import dns.rcode
 import pytest
 
 from conftest import free_port, until
@@ -227,6 +228,18 @@ async def test_a_resolver_that_refuses_without_a_word(make: Make) -> None:
     assert await make(one.port, other.port).ask()
     one.close()
     other.close()
+
+
+async def test_a_query_that_no_resolver_can_read(make: Make) -> None:
+    """Unbound leaves out the question; any client can send such."""
+    upstream = await Upstream(lambda query: query.id.to_bytes(2) + b"\x81\x01" + bytes(8)).start()
+    asker = make(upstream.port)
+    data = await asker.ask()
+    assert data is not None
+    assert dns.message.from_wire(data).rcode() == dns.rcode.FORMERR
+    assert asker.ways[0].well
+    assert len(upstream.wires) == 1, "asked once"
+    upstream.close()
 
 
 async def test_twice_the_same_answer(make: Make) -> None:

@@ -64,8 +64,8 @@ _SEVERAL = 3
 """Queries without an answer that are not a name's fault."""
 
 _TICK = 0.05
-_FAILURES = (SERVFAIL, REFUSED)
-_REFUSALS = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
+_FAILURES = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
+_ONE_QUESTION = b"\0\1\0\0\0\0\0\0"
 
 
 class DnsExchange:
@@ -111,10 +111,16 @@ class DnsExchange:
         again = self.attempts > 1
         return (with_payload(self.query, self.question.end, PAYLOAD) if again else self.query)[2:]
 
-    @staticmethod
-    def is_refusal(data: bytes) -> bool:
-        """Whether a message says no more than that the resolver does not answer, without the question."""
-        return bool(data[2] & 0x80 and data[4:6] == b"\0\0" and data[3] & 15 in _REFUSALS)
+    def answer_in(self, data: bytes) -> bytes | None:
+        """The answer that a message from a resolver is, with the question; None where it is none.
+
+        An error may come without it: who has sent what cannot be read is to know, and the resolver is well.
+        """
+        if self.is_answer(data):
+            return data
+        if data[2] & 0x80 and data[4:6] == b"\0\0" and data[3] & 15 in _FAILURES:
+            return data[:4] + _ONE_QUESTION + self.query[HEADER : self.question.end]
+        return None
 
     def answered(self, data: bytes | None) -> None:
         """Called once: with a response, or None where no resolver has given one."""
@@ -489,13 +495,11 @@ class _Source:
             exchange = waiting.get(_MESSAGE[0] << 8 | _MESSAGE[1])
             if exchange is None:
                 continue
-            data = bytes(_VIEW[:size])
-            if exchange.is_answer(data):
+            data = exchange.answer_in(bytes(_VIEW[:size]))
+            if data is not None:
                 del waiting[_MESSAGE[0] << 8 | _MESSAGE[1]]
                 self._heard = asyncio.get_running_loop().time()
                 way.forwarder.take(exchange, way, data)
-            elif exchange.is_refusal(data):
-                way.forwarder.failed(exchange, way)
             if self._socket.fileno() < 0:
                 return
 
@@ -654,15 +658,17 @@ class _Line(asyncio.Protocol):
             if len(message) < HEADER:
                 self.close()
                 return
-            exchange = self._waiting.get(message[0] << 8 | message[1])
+            number = message[0] << 8 | message[1]
+            exchange = self._waiting.get(number)
             if exchange is None:
                 continue
-            if exchange.is_answer(message):
+            answer = exchange.answer_in(message)
+            if answer is not None:
                 self._answers += 1
-                del self._waiting[message[0] << 8 | message[1]]
-                way.forwarder.take(exchange, way, message)
-            elif exchange.is_refusal(message):
-                way.forwarder.failed(exchange, way)
+                del self._waiting[number]
+                exchange.places.remove((self, number))  # so that it may be asked here again
+                way.forwarder.take(exchange, way, answer)
+                self.release(number)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop."""
