@@ -114,6 +114,7 @@ def test_columns_by_other_names(sqlite_store: AssignmentStore, tmp_path: Path) -
         ({"address": "nothing"}, "no column is called 'nothing'"),
         ({}, "no column 'address', 'subscriber', 'from': say which"),
         ({"address": "1", "subscriber": "2"}, "no column 'from'"),
+        ({"address": "1", "subscriber": "2", "from": "3", "last_port": "4"}, "no column 'first_port'"),
     ],
 )
 def test_columns_that_are_not_there(
@@ -230,3 +231,18 @@ def test_a_byte_order_mark_before_numbered_columns(sqlite_store: AssignmentStore
     path.write_bytes(b"\xef\xbb\xbf" + f"{A},2026-11-24T12:00:00Z,anna\n".encode())
     done = read(sqlite_store, "csv", path, ReadOptions({"address": "1", "from": "2", "subscriber": "3"}))
     assert (done.rows, done.skipped) == (1, 0)
+
+
+def test_an_address_with_the_length_of_its_network_is_not_all_of_that(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    networks = [f"{A}/24", "192.0.2.7/32", "192.0.2.64/26", "2001:db8::1/64", "2001:DB8:1:0::/64"]
+    path.write_text(
+        "address,subscriber,from\n" + "".join(f"{one},u{n},{at(n)}\n" for n, one in enumerate(networks))
+    )
+    assert (read(sqlite_store, "csv", path).rows, read(sqlite_store, "csv", path).rows) == (5, 0)
+    assert [
+        held(sqlite_store, one, 9) for one in (A, "198.51.100.9", "192.0.2.7", "192.0.2.70", "2001:db8::1")
+    ] == [[], [], ["u1"], ["u2"], []]
+    assert held(sqlite_store, "2001:db8:1::5", 9) == ["u4"]

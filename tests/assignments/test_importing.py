@@ -415,10 +415,11 @@ def test_a_file_whose_name_is_no_text(store: AssignmentStore, tmp_path: Path) ->
     assert shown["path"] == shown["files"][0]["path"] == rf"{tmp_path}/\udcff.csv"
 
 
-def test_an_export_that_is_changed_within(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [0, 1 << 20])
+def test_an_export_that_is_changed_within(sqlite_store: AssignmentStore, tmp_path: Path, more: int) -> None:
     """Neither at its beginning nor at its end, and no byte longer."""
     path = tmp_path / "a.csv"
-    path.write_text(HEADER + rows(*range(100, 400)))
+    path.write_text(HEADER + rows(*range(100, 250)) + "\n" * more + rows(*range(250, 400)))
     assert read(sqlite_store, "csv", path).rows == 300
     path.write_text(path.read_text().replace(",s250\n", ",new0\n"))
     assert read(sqlite_store, "csv", path).rows == 300

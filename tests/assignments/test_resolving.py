@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from assignments.support import DAY, at
 from assignments.test_rotation import Log, asked, block, record
@@ -208,3 +209,19 @@ def test_a_session_began_as_its_start_says_though_its_servers_clock_is_set(
     log.write(told("Stop", 4000, "anna", 3500))
     log.read(4100)
     assert named(sqlite_store, 700, 2000, 3500, 4100) == [NOBODY, *[("one", ["anna"])] * 2, NOBODY]
+
+
+def test_what_is_told_late_is_looked_for_at_once(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    asked_for: list[str] = []
+    event.listen(sqlite_store.engine, "before_cursor_execute", lambda *args: asked_for.append(args[2]))
+    counts = []
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(other(50_000), told("Start", 50_000, "zoe"))
+    for number in range(60):
+        late = {"Acct_Session_Id": f"s{number}", "Acct_Delay_Time": str(50_001 - 20 * number)}
+        log.write(record("Start", 50_001, f"user-{number}", **late))
+        log.read(51_000)
+        asked_for.clear()
+        assert named(sqlite_store, 49_000) == [("one", [f"user-{number}"])]
+        counts.append(len(asked_for))
+    assert counts[59] <= counts[9]

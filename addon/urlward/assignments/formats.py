@@ -290,7 +290,11 @@ class ColumnsParser(Parser):
             if not protocol.isdecimal() and protocol not in _NO_TCP:
                 raise RowError("a protocol that is not known here")
             return []
-        what = (*place_of(row[of["address"]].strip()), *_ports(row, of))
+        text = row[of["address"]].strip()
+        place, network = place_of(text)
+        if "/" in network and not _is_first(text, network):
+            raise RowError("an address with the length of its network: it is one subscriber's, or all of it")
+        what = (place, network, *_ports(row, of))
         since = moment_of(row[of["from"]], zone)
         subscriber = name_of(row[of["subscriber"]].strip())
         session = name_of(row[of["session"]].strip()) if "session" in of else ""
@@ -317,6 +321,13 @@ def _check(columns: Mapping[str, int]) -> None:
     if missing:
         names, flags = ", ".join(map(repr, missing)), " ".join(f"--column {name}=NAME" for name in missing)
         raise AssignmentError(f"no column {names}: say which it is with {flags}, or give the --delimiter")
+    if "last_port" in columns and "first_port" not in columns:
+        raise AssignmentError("no column 'first_port': say which it is with --column first_port=NAME")
+
+
+def _is_first(text: str, network: str) -> bool:
+    """Whether the address before a prefix's length is its first."""
+    return place_of(text.partition("/")[0]) == place_of(network.partition("/")[0])
 
 
 def _ports(row: Sequence[str], of: Mapping[str, int]) -> tuple[int, int]:

@@ -35,15 +35,16 @@ from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
 _BEGIN, _BEFORE = 4096, 1024
 _WHOLE = 1 << 20
-"""Up to so many bytes all of it is looked at, as exports are changed anywhere, and logs at their ends."""
+"""Up to so many bytes all of a log is looked at; of others always, as they are changed anywhere."""
 
 
-def position_in(fd: int, known: Iterable[ReadingPosition]) -> ReadingPosition | None:
+def position_in(fd: int, known: Iterable[ReadingPosition], format_: str) -> ReadingPosition | None:
     """Find the position to resume from; None for a file that is new, or is not what it was.
 
     Args:
         fd: the file.
         known: positions in files of its source.
+        format_: of the source.
 
     Raises:
         OSError: unreadable.
@@ -53,23 +54,44 @@ def position_in(fd: int, known: Iterable[ReadingPosition]) -> ReadingPosition | 
         if (
             position.offset <= size
             and position.begin == _digest(os.pread(fd, position.begin_size, 0))
-            # What was noted by an earlier urlward is of the last bytes alone.
-            and position.before in (_before(fd, position.offset), _last(fd, position.offset))
+            and position.before in _befores(fd, position.offset, format_)
         ):
             return position
     return None
 
 
-def position_at(fd: int, path: str, offset: int, previous: ReadingPosition | None) -> ReadingPosition:
-    """The position to store for a file that is read up to an offset."""
+def position_at(
+    fd: int, path: str, offset: int, previous: ReadingPosition | None, before: str
+) -> ReadingPosition:
+    """The position to store for a file that is read up to an offset, with the digest of what is before."""
     begin_size = previous.begin_size if previous else min(_BEGIN, offset)
     begin = previous.begin if previous else _digest(os.pread(fd, begin_size, 0))
-    now = ReadingPosition(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
+    now = ReadingPosition(path, begin, begin_size, offset, before, os.fstat(fd).st_size)
     return replace(now, id=previous.id) if previous else now
 
 
-def _before(fd: int, offset: int) -> str:
-    return _digest(os.pread(fd, offset, 0)) if offset <= _WHOLE else _last(fd, offset)
+def _befores(fd: int, offset: int, format_: str) -> Iterator[str]:
+    """Digests that tell that a file is what it was up to an offset."""
+    yield _Before(fd, format_).at(offset)
+    if format_ != "csv":  # what was noted by an earlier urlward
+        yield _last(fd, offset)
+
+
+class _Before:
+    """Digest of a file up to where it is read: all of it, but of long logs, which are only added to."""
+
+    def __init__(self, fd: int, format_: str) -> None:
+        self._fd, self._is_log = fd, format_ in _LOGS
+        self._whole, self._size = blake2b(digest_size=16), 0
+
+    def at(self, offset: int) -> str:
+        """The digest at an offset, which is none before the last."""
+        if self._is_log and offset > _WHOLE:
+            return _last(self._fd, offset)
+        for at in range(self._size, offset, _BLOCK):
+            self._whole.update(os.pread(self._fd, min(_BLOCK, offset - at), at))
+        self._size = offset
+        return self._whole.hexdigest()
 
 
 def _last(fd: int, offset: int) -> str:
@@ -241,6 +263,7 @@ class FileReader:
         """When the same log went on by what was read before, in ms, where nothing of this was; else 0."""
         self._asked = self._renewed = 0
         self._started = False
+        self._before = _Before(self.fd, format_)
 
     def close(self) -> None:
         """Close the file."""
@@ -390,7 +413,8 @@ class FileReader:
         root, names = _root(self._path.name), map(os.path.split, (one.path for one in known))
         self._folders = {folder for folder, name in names if name == root}
         is_kea = self._source.format == KEA
-        self._position = position_in(self.fd, _of_kind(self._path, self.fd, known) if is_kea else known)
+        some = _of_kind(self._path, self.fd, known) if is_kea else known
+        self._position = position_in(self.fd, some, self._source.format)
         if self._source.format in LEASES:
             self._merger.anew = self._store.gaps(self._source.id)
         if self._source.format in _LOGS:
@@ -442,7 +466,8 @@ class FileReader:
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
         changes.gaps += lost
-        position = position_at(self.fd, self._source.path, self.result.offset, self._position)
+        offset = self.result.offset
+        position = position_at(self.fd, self._source.path, offset, self._position, self._before.at(offset))
         first, last = self._span
         self._position = replace(position, first=first, last=last, lane=self._merger.lane)
         changes.position, changes.anew = self._position, anew
@@ -559,7 +584,7 @@ class FileReader:
             with suppress(AssignmentError, OSError):
                 fd = regular_fd(path)
                 try:
-                    if position_in(fd, (before,)) is not None:
+                    if position_in(fd, (before,), self._source.format) is not None:
                         goes_on = os.fstat(fd).st_size > before.offset
                         if not goes_on and self._has_begun:  # this is written to, and that deleted in time
                             self._store.end_file(self._source, before)
@@ -700,7 +725,7 @@ def _is_known(path: Path, known: Sequence[ReadingPosition]) -> bool:
     with suppress(AssignmentError, OSError):
         fd = regular_fd(path)
         try:
-            return position_in(fd, _of_kind(path, fd, known)) is not None
+            return position_in(fd, _of_kind(path, fd, known), KEA) is not None
         finally:
             os.close(fd)
     return False

@@ -138,6 +138,11 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
     )  # fmt: skip
 
 
+def _begun(row: Row[Any]) -> int:
+    """From when what has ended was a subscriber's, in ms."""
+    return int(row.start - min(row.late, 0) * SECOND)
+
+
 def _server_of(session: str) -> str:
     """What the names of all sessions of the same server begin with."""
     return session.partition("/")[0] + "/"
@@ -216,13 +221,15 @@ class Lookup:
 
     def _add(
         self, table: Table, which: ColumnElement[bool], *, wants: Callable[[Row[Any]], bool] | None = None
-    ) -> int:
-        """Add rows; returns how many are new."""
-        before = len(self.rows)
-        for row in self._connection.execute(select(table).where(which)):
-            if self._places.get(row.place, row.network) == row.network and (wants is None or wants(row)):
-                self.rows.setdefault((table, row))
-        return len(self.rows) - before
+    ) -> list[Row[Any]]:
+        """Add rows; returns them."""
+        found = [
+            row
+            for row in self._connection.execute(select(table).where(which))
+            if self._places.get(row.place, row.network) == row.network and (wants is None or wants(row))
+        ]
+        self.rows |= dict.fromkeys((table, row) for row in found)
+        return found
 
     def _resolve(self) -> "_Resolver":
         """Resolve the rows, and look for what is missing, until nothing is."""
@@ -247,8 +254,7 @@ class Lookup:
                 )
                 self._add_near(here)
                 self._add_at_ends()
-                for one in here:
-                    self._add_behind(one)
+                self._add_behind(here)
                 if len(self.rows) > before:
                     continue  # what is added may ask for more
             there = [row for _, row in self.rows if row.ending in (Ending.OWN, Ending.RESTARTED)]
@@ -284,12 +290,14 @@ class Lookup:
         # What has ended at other places is found by when the session began.
         lost = [one for one in stays if self._is_left(one) or one.first > one.since]
         lost = [one for one in lost if self._formats[one.source] in NAMES_ALL]
-        for source, session, start in self._once(
-            "scan", ((one.source, one.session, one.start) for one in lost)
-        ):
-            cells = cells_from(start - SESSIONS_APART, start + SESSIONS_APART, FOREVER)
-            mine = and_(assignments.c.source == source, assignments.c.session == session)
-            self._add(assignments, and_(_cells(cells), mine))
+        wanted = self._once("scan", ((one.source, one.session, one.start) for one in lost))
+        for source in {source for source, *_ in wanted}:
+            mine = [(session, start) for its, session, start in wanted if its == source]
+            for few in batched(mine, _MANY):
+                named = assignments.c.session.in_({session for session, _ in few})
+                its = and_(assignments.c.source == source, named)
+                starts = (cells_from(at - SESSIONS_APART, at + SESSIONS_APART, FOREVER) for _, at in few)
+                self._add_in(starts, its)
 
     def _is_left(self, one: _Stay) -> bool:
         """Whether something may have been said of what has no end behind what its lane has."""
@@ -307,20 +315,26 @@ class Lookup:
         )
         if not wanted:
             return
-        cells = {
-            cell
-            for *_, start in wanted
-            for some in cells_at(start - SESSIONS_APART, start + SESSIONS_APART)
-            for cell in some
-        }
         names = {(place, port, session or subscriber) for place, port, subscriber, session, _ in wanted}
         places = assignments.c.place.in_({place for place, *_ in wanted})
 
         def wants(row: Row[Any]) -> bool:
             return (row.place, row.first_port, row.session or row.subscriber) in names
 
-        for some in batched(sorted(cells), _MOST_CELLS):
-            self._add(assignments, and_(assignments.c.cell.in_(some), places), wants=wants)
+        starts = (cells_at(start - SESSIONS_APART, start + SESSIONS_APART) for *_, start in wanted)
+        self._add_in(starts, places, wants=wants)
+
+    def _add_in(
+        self,
+        cells: Iterable[Iterable[range]],
+        which: ColumnElement[bool],
+        *,
+        wants: Callable[[Row[Any]], bool] | None = None,
+    ) -> None:
+        """Add rows in some cells."""
+        numbers = {cell for ranges in cells for some in ranges for cell in some}
+        for some in batched(sorted(numbers), _MOST_CELLS):
+            self._add(assignments, and_(assignments.c.cell.in_(some), which), wants=wants)
 
     def _add_at_ends(self) -> None:
         """Add who had it as an end without a beginning was."""
@@ -330,37 +344,41 @@ class Lookup:
         ):
             self._add(assignments, self._here(assignments, at, at))
 
-    def _add_behind(self, one: _Stay) -> None:
-        """Add who came next, where the lane that it is of need not tell."""
-        if not self._is_left(one) or (end := min(one.end - 1, self._since)) <= one.seen:
-            return
-        if not self._once("behind", [(one.key, one.seen)]):
-            return
-        mine = and_(
-            assignments.c.place == one.place,
-            assignments.c.first_port == one.ports[0],
-            assignments.c.source == one.source,
-        )
-        at, step = one.seen, _AHEAD
-        while at <= end:
-            until = min(at + step, end)
-            known = {*self.rows}
-            there = and_(_in_cells(at, until), mine)
-            self._add(assignments, and_(there, assignments.c.start <= until, assignments.c.end > at))
-            if any(self._ends(row, one) for _, row in self.rows.keys() - known):
-                return
-            at, step = until + 1, step * 4
+    def _add_behind(self, stays: Iterable[_Stay]) -> None:
+        """Add who came next, where the lane that each is of need not tell."""
+        places: dict[object, list[_Stay]] = {}
+        for one in stays:
+            is_left = self._is_left(one) and min(one.end - 1, self._since) > one.seen
+            if is_left and self._once("behind", [(one.key, one.seen)]):
+                places.setdefault(one.key, []).append(one)
+        for some in places.values():
+            at, behind = 0, list[Row[Any]]()
+            for one in sorted(some, key=lambda one: one.seen):
+                mine = and_(
+                    assignments.c.place == one.place,
+                    assignments.c.first_port == one.ports[0],
+                    assignments.c.source == one.source,
+                )
+                # What was looked for behind another of the same place is there.
+                at, step, end = max(at, one.seen), _AHEAD, min(one.end - 1, self._since)
+                behind = [row for row in behind if _begun(row) >= one.seen]
+                while at <= end and not any(self._ends(row, one) for row in behind):
+                    until = min(at + step, end)
+                    there = and_(_in_cells(at, until), mine)
+                    behind += self._add(
+                        assignments, and_(there, assignments.c.start <= until, assignments.c.end > at)
+                    )
+                    at, step = until + 1, step * 4
 
     @staticmethod
     def _ends(row: Row[Any], one: _Stay) -> bool:
         """Whether what has ended ends a stay, as another's that began behind it."""
         is_own = one.session != "" and row.session == one.session
-        began = row.start - min(row.late, 0) * SECOND
-        return began >= one.seen and row.ending in (Ending.TOLD, Ending.NEXT) and not is_own
+        return _begun(row) >= one.seen and row.ending in (Ending.TOLD, Ending.NEXT) and not is_own
 
     def _add_before(self, resolver: "_Resolver") -> int:
         """Add whom beginnings that are none have ended."""
-        added = 0
+        before = len(self.rows)
         for one in resolver.void:
             for at in {one.since, one.first}:
                 if one.place in self._places and self._once("before", [(one.key, at)]):
@@ -369,8 +387,8 @@ class Lookup:
                         assignments.c.end == at,
                         assignments.c.ending == int(Ending.NEXT),
                     )
-                    added += self._add(assignments, and_(_in_cells(at - 1, at - 1), mine))
-        return added
+                    self._add(assignments, and_(_in_cells(at - 1, at - 1), mine))
+        return len(self.rows) - before
 
 
 class _Resolver:
@@ -411,8 +429,9 @@ class _Resolver:
             if one.session and not one.void and formats.get(one.source) in NAMES_ALL:
                 sessions.setdefault((one.source, one.session), []).append(one)
         for some in sessions.values():
+            others = {key: [each for each in some if each.key != key] for key in {one.key for one in some}}
             for one in some:
-                self._move(one, [each for each in some if each.key != one.key])
+                self._move(one, others[one.key])
         for some in merged.values():
             self._end([one for one in some if not one.void], ends)
         for end in {*ends} - self._answered:
@@ -430,18 +449,23 @@ class _Resolver:
     def _merged(stays: list[_Stay]) -> list[_Stay]:
         """Stays of a place, those without an end of the same session as one."""
         found: list[_Stay] = []
+        alike: dict[object, list[_Stay]] = {}
         for one in sorted(stays, key=lambda one: (one.first, one.start, one.seen)):
+            if one.is_whole:
+                found.append(one)
+                continue
+            same = alike.setdefault((one.ports, one.session or (one.subscriber, one.start)), [])
             other = next(
                 (
                     each
-                    for each in reversed(found)
-                    if not each.is_whole and each.is_same(one) and not one.is_whole
-                    if each.ports == one.ports and (not one.moved or one.first <= each.seen)
+                    for each in reversed(same)
+                    if each.is_same(one) and (not one.moved or one.first <= each.seen)
                 ),
                 None,
             )
             if other is None:
                 found.append(one)
+                same.append(one)
                 continue
             other.begin_with(one.start)
             last, before = (one, other) if one.seen >= other.seen else (other, one)
@@ -532,8 +556,9 @@ class _Resolver:
             for one in stays:
                 by_session.setdefault((key, one.session), []).append(one)
         for stays in by_session.values():
+            ended = [one for one in stays if one.is_whole or (one.session and one.ending == Ending.NEXT)]
             for one in stays:
-                for other in stays:
+                for other in ended:
                     if other is not one and not one.void and not other.void and self._is_again(one, other):
                         one.void = True
                         self.void.append(one)
@@ -544,11 +569,7 @@ class _Resolver:
                             other.begin_with(one.start)
 
     def _is_again(self, one: _Stay, other: _Stay) -> bool:
-        """Whether a stay says nothing that another, which has its end, does not."""
-        if one.session != other.session or not (
-            other.is_whole or (one.session and other.ending == Ending.NEXT)
-        ):
-            return False
+        """Whether a stay says nothing that another of the same session, which has its end, does not."""
         if one.subscriber != other.subscriber and not (
             one.session and (one.is_end_alone or other.is_end_alone)
         ):
