@@ -8,7 +8,7 @@ import asyncio
 import binascii
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Literal
 from weakref import WeakSet
@@ -195,13 +195,8 @@ class Authentication:
         passwords = self._urlward.access.passwords
         token = binascii.b2a_base64(f"{data.username}:{data.password}".encode(), newline=False)
         if passwords is not None:
-
-            def ask(done: Callable[[], None]) -> bool | None:
-                known = passwords.known(token)
-                asked = known is None and passwords.ask(token, str(data.client_conn.peername[0]), done)
-                return None if asked else bool(known)
-
-            data.valid = bool(await _answer(ask))
+            address = str(data.client_conn.peername[0])
+            data.valid = await _answer(partial(passwords.admits, token, address))
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Check the credentials of a CONNECT request."""

@@ -377,7 +377,7 @@ class Urlward:
             self._after.append(self._begin(self.recording.run(self._count_open)))
         self.join_fleet()
         self._judged = self._in_force()
-        self._start("looking after connections", self.live.look_after)
+        self._start("looking after connections", partial(self.live.look_after, self.pool.expire))
         self._start("cutting what is listed", self._cut_listed)
         if self.inspector is not None:
             self._start("talking to the inspector", self.inspector.run)

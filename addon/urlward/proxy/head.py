@@ -414,10 +414,10 @@ def _weigh(fields: RequestFields) -> None:
     for name, value in fields.all:
         # By length first: most fields are none of these.
         match len(name):
+            case 9 | 13 | 14 | 16 if forwards_url(name):
+                fields.forwarded.append((name, value))
             case 2 | 16 | 19:
                 fields.of_hop = fields.of_hop or name.lower() in _OF_HOP
-                if forwards_url(name):
-                    fields.forwarded.append((name, value))
             case 4:
                 if name.lower() == b"host":
                     fields.hosts.append(value)
@@ -431,9 +431,6 @@ def _weigh(fields: RequestFields) -> None:
                         fields.websocket = True
                     else:
                         fields.other_upgrade = True
-            case 9:
-                if forwards_url(name):
-                    fields.forwarded.append((name, value))
             case 10:
                 fields.of_hop = fields.of_hop or name.lower() in _CONNECTION_FIELDS
                 if name.lower() == b"connection":
@@ -446,8 +443,6 @@ def _weigh(fields: RequestFields) -> None:
             case 13:
                 if name.lower() == b"authorization" and not _OF_ITSELF(value):
                     fields.authorizes_connection = True
-                elif forwards_url(name):
-                    fields.forwarded.append((name, value))
             case 14:
                 fields.of_hop = fields.of_hop or name.lower() == b"http2-settings"
                 if name.lower() == b"content-length":
@@ -456,8 +451,6 @@ def _weigh(fields: RequestFields) -> None:
                     length = value.strip(b" \t")
                 elif frames_to_some(name):
                     raise HeadError(400, "a field that some take for Content-Length")
-                elif forwards_url(name):
-                    fields.forwarded.append((name, value))
             case 17:
                 if name.lower() == b"transfer-encoding":
                     if chunked or value.strip(b" \t").lower() != b"chunked" or not fields.minor:

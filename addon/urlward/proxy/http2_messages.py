@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import hpack
-from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
+from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from urlward.proxy.framing import MAX_TRAILERS, Chunked
@@ -480,39 +480,5 @@ def _read_string(data: bytes, at: int) -> tuple[bytes, int]:
     return text, at + size
 
 
-class _Steps(dict[int, "tuple[_Steps, bytes, bool]"]):
-    """Steps of the Huffman decoder from one of the library's states, by the byte that is read: where to, what
-    that adds, and whether the text may end there. Each is made when it is needed first; the library takes two
-    for each byte."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: int) -> None:
-        super().__init__()
-        self._state = state
-
-    def __missing__(self, byte: int) -> "tuple[_Steps, bytes, bool]":
-        state, flags, text = self._state, 0, b""
-        for part in (byte >> 4, byte & 0x0F):
-            state, flags, symbol = HUFFMAN_TABLE[state * 16 + part]
-            if flags & HUFFMAN_FAIL:
-                raise hpack.HPACKDecodingError("a Huffman code that is none")
-            if flags & HUFFMAN_EMIT_SYMBOL:
-                text += bytes((symbol,))
-        found = self[byte] = _STEPS[state], text, bool(flags & HUFFMAN_COMPLETE)
-        return found
-
-
-_STEPS: Final = tuple(_Steps(state) for state in range(len(HUFFMAN_TABLE) // 16))
-
-
-@lru_cache(_REMEMBERED)
-def _plain(text: bytes) -> bytes:
-    """Text in Huffman code (RFC 7541 section 5.2) decoded."""
-    steps, plain, whole = _STEPS[0], bytearray(), True
-    for byte in text:
-        steps, symbols, whole = steps[byte]
-        plain += symbols
-    if not whole:
-        raise hpack.HPACKDecodingError("a Huffman code that ends early")
-    return bytes(plain)
+_plain = lru_cache(_REMEMBERED)(decode_huffman)
+"""Text in Huffman code (RFC 7541 section 5.2) decoded."""

@@ -216,11 +216,17 @@ class Live:
         except Exception as e:  # noqa: BLE001 - one that cannot be looked at must not hide the others
             guard.broken(e, member.client)
 
-    async def look_after(self) -> None:
-        """End what takes too long, until cancelled."""
+    async def look_after(self, pool: Callable[[float], None]) -> None:
+        """End what takes too long, until cancelled.
+
+        Args:
+            pool: ends connections that are in nobody's use likewise (`urlward.proxy.upstream.Pool.expire`).
+        """
         while True:
             await asyncio.sleep(TICK)
-            await self.tick(time.monotonic())
+            now = time.monotonic()
+            pool(now)
+            await self.tick(now)
 
     async def tick(self, now: float) -> None:
         """Check all members once.

@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from mitmproxy import platform
 from mitmproxy.addons.block import Block
 from mitmproxy.addons.core import Core
-from mitmproxy.addons.disable_h2c import DisableH2C
 from mitmproxy.addons.dns_resolver import DnsResolver
 from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver

@@ -142,10 +142,11 @@ class Place:
         sni: the name that TLS was begun with, a byte string; or empty.
         address: the destination's IP address, or empty.
         port: its port, or 0.
+        destination: its name, or its address as a host is written; or empty.
     """
 
     __slots__ = (
-        "_asked", "_by_name", "_destination", "_host", "_known", "_quiet", "_scheme_port", "_told", "address",
+        "_asked", "_by_name", "_host", "_known", "_quiet", "_scheme_port", "_told", "address", "destination",
         "port", "sni",
     )  # fmt: skip
 
@@ -156,11 +157,11 @@ class Place:
         self.sni = (sni_of(context) or b"").decode("latin-1")
         self.address = ""
         self.port = 0
-        self._destination = ""
+        self.destination = ""
         if context.server.address is not None:
             host, self.port = _host_of(context.server), context.server.address[1]
             self.address = as_address(host)
-            self._destination = f"[{self.address}]" if ":" in self.address else host
+            self.destination = f"[{self.address}]" if ":" in self.address else host
         # In reverse mode the operator has named the origin, by address perhaps.
         self._by_name = not self.address or isinstance(context.client.proxy_mode, mode_specs.ReverseMode)
         self._told = is_told(context)
@@ -195,7 +196,7 @@ class Place:
             absolute = ("", "", target) if has_none else split_absolute(target)
         scheme, authority, rest = absolute
         port = 443 if scheme == "https" else self._scheme_port
-        if authority and self._destination:
+        if authority and self.destination:
             # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
             rest = target[target.index("//") :]
             if rest[2 + len(authority) :].startswith(("?", "#")):
@@ -219,16 +220,16 @@ class Place:
         """
         read = _read_hosts_lately if sum(map(len, (*fields, *authorities))) <= _SHORT else _read_hosts
         found, named = read(tuple(fields), authorities, scheme_port or self._scheme_port)
-        if not (self.sni or self._destination):
+        if not (self.sni or self.destination):
             return found, named
         hosts, ports = dict.fromkeys(found), dict.fromkeys(named)
         if self.sni:
             hosts[self.sni] = None
-        if self._destination:
+        if self.destination:
             if not hosts and not self._by_name:
                 # An origin answers such a request with its default site, whose name nobody here knows.
                 raise UrlError("no Host field")
-            hosts[self._destination] = None
+            hosts[self.destination] = None
             ports[self.port] = None
         return tuple(hosts), tuple(ports)
 
@@ -236,7 +237,7 @@ class Place:
         """Remember the address that a name leads to, or that stands in for the one dialled, for the requests
         that follow; empty where that is yet to be found out, unless the name is an address itself."""
         if self.address != address and (self._by_name or address):
-            self.address = address or (self._destination and as_address(self._destination))
+            self.address = address or (self.destination and as_address(self.destination))
             self._quiet = (None, (), False)
 
     def is_quiet(self, names: Names, matcher: Matcher) -> bool:
@@ -370,13 +371,10 @@ def sni_of(context: Context) -> bytes | None:
 
 def names_of_tls(context: Context, sni: bytes | None) -> Names:
     """The names that a ClientHello goes to; they have no target."""
-    hosts: dict[str, None] = dict.fromkeys([sni.decode("latin-1")] if sni else [])
-    if context.server.address is None:
-        return Names(tuple(hosts), (), "", "", True, is_told(context))
-    host, port = _host_of(context.server), context.server.address[1]
-    address = as_address(host)
-    hosts[f"[{address}]" if ":" in address else host] = None
-    return Names(tuple(hosts), (port,), address, "", True, is_told(context))
+    place = Place(context)
+    hosts = dict.fromkeys(filter(None, (sni.decode("latin-1") if sni else "", place.destination)))
+    ports = (place.port,) if place.destination else ()
+    return Names(tuple(hosts), ports, place.address, "", True, is_told(context))
 
 
 def is_told(context: Context) -> bool:

@@ -283,6 +283,12 @@ class Passwords:
             return False
         return True
 
+    def admits(self, token: bytes, address: str, done: Callable[[], None]) -> bool | None:
+        """Whether credentials are right and there was room to see that, as `known` and `ask`; None where
+        `done` will be called."""
+        known = self.known(token)
+        return None if known is None and self.ask(token, address, done) else bool(known)
+
     def close(self) -> None:
         """Forget all results: other passwords apply from now on."""
         if self._full_timer is not None:

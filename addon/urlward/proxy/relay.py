@@ -446,9 +446,6 @@ class HttpRelay:
         Args:
             address: where its name has led to, which may come to be listed; empty where it was named so.
         """
-        if self._done:
-            self.ends.close_server()
-            return
         self._server = "open"
         for pending in self.pending:
             # Where there is one at most, that may yet go to another origin.

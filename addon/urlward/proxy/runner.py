@@ -33,7 +33,6 @@ from urlward.proxy.live import Live
 from urlward.proxy.mitm import (
     Block,
     Core,
-    DisableH2C,
     DnsResolver,
     Master,
     NextLayer,
@@ -356,7 +355,6 @@ def _without_lists(
         Core(),
         Block(),
         StripDnsHttpsRecords(),
-        DisableH2C(),
         Authentication(urlward),
         server,
         DnsResolver(),

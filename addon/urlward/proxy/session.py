@@ -247,13 +247,11 @@ class Session(HttpEnds, Member):
         try:
             self.send_client(socks.feed(data))
             if socks.token and passwords is not None:
-                admitted = passwords.known(socks.token)
-                if admitted is None and passwords.ask(
-                    socks.token, str(self.client.peername[0]), self._may_go_on
-                ):
+                admitted = passwords.admits(socks.token, str(self.client.peername[0]), self._may_go_on)
+                if admitted is None:
                     self._client.pause(HELD)
                     return
-                self.send_client(socks.admit(admitted=bool(admitted)))
+                self.send_client(socks.admit(admitted=admitted))
                 self.send_client(socks.feed(b""))
         except SocksError as e:
             self._guard.refused("peek")
@@ -396,8 +394,7 @@ class Session(HttpEnds, Member):
         if isinstance(self.client.proxy_mode, mode_specs.ReverseMode):
             self._upstream_tls = self.client.proxy_mode.scheme == "https"
         connection = self._client
-        if self._over or connection.tls is None:
-            return
+        assert connection.tls is not None
         alpn = connection.tls.session.selected_alpn_protocol()
         if alpn is not None:
             self.client.alpn = alpn.encode()

@@ -304,7 +304,7 @@ class Pool:
         share: of nobody.
     """
 
-    __slots__ = ("_by_key", "_handshakes", "_most", "_since", "_timer", "active", "share")
+    __slots__ = ("_by_key", "_handshakes", "_most", "_since", "active", "share")
 
     def __init__(self, most: int = MOST) -> None:
         self._handshakes = 0
@@ -314,7 +314,6 @@ class Pool:
         self._by_key: dict[object, list[Connection]] = {}
         self._since: dict[Connection, tuple[object, float, int]] = {}
         """The longest first, with the bytes of their handshakes."""
-        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._since)
@@ -344,8 +343,6 @@ class Pool:
         self._since[connection] = key, time.monotonic(), handshake
         while len(self._since) > self._most or self._handshakes > MOST_HANDSHAKES:
             self._close(next(iter(self._since)))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
 
     def take(self, key: object) -> Connection | None:
         """The most recently used connection of these, if there is one that leads anywhere."""
@@ -367,26 +364,16 @@ class Pool:
             self._close(connection)
         return len(closing)
 
-    def expire(self, now: float) -> float:
-        """Close connections that have been idle for too long.
+    def expire(self, now: float) -> None:
+        """Close connections that have been idle for too long; called every few seconds.
 
         Args:
             now: seconds on a clock that does not go back.
-
-        Returns:
-            Seconds until the next will have been; 0 where there is none.
         """
         for connection, (_, since, _) in list(self._since.items()):
             if now - since < KEPT_FOR:
-                return since + KEPT_FOR - now
+                return
             self._close(connection)
-        return 0.0
-
-    def _look_after(self) -> None:
-        self._timer = None  # whatever goes wrong here, as without memory, the next one kept has another
-        wait = self.expire(time.monotonic())
-        if wait:
-            self._timer = asyncio.get_running_loop().call_later(wait, self._look_after)
 
     def _close(self, connection: Connection) -> None:
         self._part_with(connection)
