@@ -141,8 +141,8 @@ OF_ONE_SERVER = 2
 """Lists refreshed at a time of one server or folder: one that stalls keeps those of others from nothing."""
 
 POLLS = 32
-"""Polls at a time, in threads of their own: servers that say nothing keep each for `connect_timeout`, and many
-feeds of them would have all that records and the dashboard need."""
+"""Polls at a time, in threads of their own: servers that say nothing keep each for `connect_timeout`, and
+many feeds of them would have all that records and the dashboard need."""
 
 LOOK = 1.0
 """Seconds between two looks at a feed's path, and at whether another process has refreshed it."""
