@@ -1,6 +1,8 @@
 """Polling of artifacts by their first bytes, and lists that a body issues anew."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,29 @@ def test_where_nobody_is_trusted_the_bounds_hold(tmp_path: Path, site: Server) -
     assert made.refresh().state == "new"
     site.put("feed", issue(3, *range(20)))
     assert made.refresh().reason == "shrunk"
+
+
+async def test_a_server_that_says_nothing_keeps_no_thread_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 40 feeds of one, records and dashboard did not begin, as each poll kept one for ten seconds."""
+    begun, over = threading.Event(), threading.Event()
+
+    def look(*_: object) -> tuple[None, Validators]:
+        begun.set()
+        over.wait()
+        return None, NO_VALIDATORS
+
+    monkeypatch.setattr(updates, "peek", look)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    table = feed(tmp_path, url="http://192.0.2.1/").table.model_copy(update={"poll": 0.001})
+    made = Updates(Feed(table, Config(feed=(table,)), tmp_path), Slots())
+    polling = asyncio.ensure_future(made._poll())
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    free = asyncio.ensure_future(asyncio.to_thread(lambda: None))
+    done, _ = await asyncio.wait([free], timeout=10)
+    over.set()
+    polling.cancel()
+    await asyncio.wait([free, polling])
+    assert done, "a thread is free"

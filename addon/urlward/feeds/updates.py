@@ -22,6 +22,7 @@ import random
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -91,6 +92,7 @@ async def poll(
     in_force: Callable[[], Header | None],
     ask: Callable[[], None],
     settled: Callable[[], Awaitable[None]],
+    threads: Executor | None = None,
 ) -> None:
     """Poll a feed until cancelled; a server that cannot be polled is tried seldom.
 
@@ -102,6 +104,7 @@ async def poll(
         ask: has the feed refreshed; once for a header, since what a refresh refuses is there at the next look
             too, and servers that share a name need not have validators in common.
         settled: waits for the end of a refresh that is under way, which may bring what was found.
+        threads: to ask in; the event loop's own if None.
     """
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
@@ -112,7 +115,8 @@ async def poll(
     while True:
         await asyncio.sleep(wait * (0.9 + random.random() / 5))
         try:
-            found, validators = await asyncio.to_thread(peek, feed, validators)
+            loop = asyncio.get_running_loop()
+            found, validators = await loop.run_in_executor(threads, peek, feed, validators)
         except ArtifactError as e:
             if said != str(e):
                 logger.warning("list %s: poll: %s: it is looked at each interval alone", feed.name, e)
@@ -135,6 +139,10 @@ AT_ONCE = 8
 
 OF_ONE_SERVER = 2
 """Lists refreshed at a time of one server or folder: one that stalls keeps those of others from nothing."""
+
+POLLS = 32
+"""Polls at a time, in threads of their own: servers that say nothing keep each for `connect_timeout`, and
+many feeds of them would have all that records and the dashboard need."""
 
 LOOK = 1.0
 """Seconds between two looks at a feed's path, and at whether another process has refreshed it."""
@@ -166,9 +174,10 @@ LAG_AGAIN = 600.0
 
 
 class Slots:
-    """Limits on the refreshes of one process."""
+    """Limits on the refreshes and polls of one process."""
 
     def __init__(self) -> None:
+        self.polls = ThreadPoolExecutor(POLLS, "poll")
         self.turns = memfd.new()
         weakref.finalize(self, os.close, self.turns)
         self._all = asyncio.Semaphore(AT_ONCE)
@@ -376,7 +385,7 @@ class Updates:
             )
 
     async def _poll(self) -> None:
-        await poll(self.feed.table, self.feed.store.header, self.ask, self._settled)
+        await poll(self.feed.table, self.feed.store.header, self.ask, self._settled, self._slots.polls)
 
     async def _settled(self) -> None:
         """Wait for the end of a refresh that is under way."""
