@@ -165,8 +165,8 @@ _IN_SEVERAL_WAYS = re.compile(
     r"[^!-~]|%[01][0-9a-f]|%25|%[0-9a-f]?%|\\|%5c|;|%3b|%2f|#|\A//"
     # Empty segments before dot segments; dots at the end, which do not count to Windows.
     r"|//.*(?:\.|%2e)|\A[^?]*(?:\.|%2e)(?:\?|\Z)"
-    # To uWSGI an escaped dot is a name, which steps up behind it take away.
-    r"|%2e[^?]*/(?:\.|%2e){2}(?:/|\?|\Z)"
+    # To routers steps up are names below others.
+    r"|\A[^?]*/(?:\.|%2e){2}(?:/|\?|\Z)"
     # An escaped `=` is one in a canonical query, of a parameter given twice any may count, and brackets and
     # blanks around names and values do to some; a file is itself with more path behind it.
     r"|\?\?|\?.*(?:%3d|=0|[][+]|%5[bd]|%[01][0-9a-f]|%20)|\.(?:html?|php)/",

@@ -289,8 +289,10 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     has_dots = any(_DOT_SEGMENT(unescape_all(text.partition("?")[0])) for text in (narrowed, *unbroken))
     readings = _with_same_pages(readings, work, of_shorter=not has_dots)
     if has_dots:
-        # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
-        return tuple([reading._replace(shorter=False, respelled=False) for reading in readings])
+        # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`. And to routers
+        # that take out no dot segments `/gallery/5/../x` is below `/gallery/5/`.
+        as_it_is = Reading(spelled(unescape_all(split_target(target)[0]).replace("\\", "/")), query)
+        return (*[reading._replace(shorter=False, respelled=False) for reading in readings], as_it_is)
     return readings
 
 
