@@ -33,13 +33,15 @@ def sighting(
     return (*place_of(network), *ports, at(start), until, told, subscriber, session, int(said))
 
 
-def taken(store: AssignmentStore, *sightings: Sighting, name: str = "test", batch: int = 100) -> None:
+def taken(
+    store: AssignmentStore, *sightings: Sighting, name: str = "test", batch: int = 100, now: int = START
+) -> None:
     """Have a source say things."""
     source = store.source(name, "csv", "test.csv")
     merger = Merger(store, source.id)
     for first in range(0, len(sightings), batch):
         merger.take(sightings[first : first + batch])
-        store.write(source, merger.finished(), START)
+        store.write(source, merger.finished(), now)
 
 
 def held(store: AssignmentStore, address: str, seconds: float, port: int | None = None) -> list[str]:

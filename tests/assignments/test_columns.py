@@ -246,3 +246,12 @@ def test_an_address_with_the_length_of_its_network_is_not_all_of_that(
         held(sqlite_store, one, 9) for one in (A, "198.51.100.9", "192.0.2.7", "192.0.2.70", "2001:db8::1")
     ] == [[], [], ["u1"], ["u2"], []]
     assert held(sqlite_store, "2001:db8:1::5", 9) == ["u4"]
+
+
+def test_an_export_in_any_order_of_times(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"{A},carla,{at(71)}", f"{A},carla,{at(2973)}", f"{A},anna,{at(2971)}", f"{A},berta,{at(2972)}"]
+    for some in (rows[:1], rows[1:]):
+        path.write_text("address,subscriber,from\n" + "".join(f"{row}\n" for row in some))
+        assert read(sqlite_store, "csv", path).rows == len(some)
+    assert "carla" in held(sqlite_store, A, 2976)

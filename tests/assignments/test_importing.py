@@ -425,3 +425,17 @@ def test_an_export_that_is_changed_within(sqlite_store: AssignmentStore, tmp_pat
     assert read(sqlite_store, "csv", path).rows == 300
     assert "new0" in all_of(sqlite_store)
     assert read(sqlite_store, "csv", path).rows == 0
+
+
+def test_what_a_later_export_leaves_out_may_have_ended(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    source = sqlite_store.source("csv", "csv", str(path))
+    for names, now in (("ab", 1000), ("b", 2000), ("b", 3000)):
+        path.write_text(HEADER + "".join(f"192.0.2.{ord(one)},{at(10)},,{one}\n" for one in names))
+        import_file(sqlite_store, source, path, ReadOptions(), lambda now=now: at(now) / 1000)  # type: ignore[misc]
+
+    def verdicts(address: str) -> list[str]:
+        return [who(sqlite_store, WhoQuestion(address, None, at(seconds))).verdict for seconds in (900, 2500)]
+
+    assert verdicts("192.0.2.97") == ["one", "ambiguous"]
+    assert verdicts("192.0.2.98") == ["one", "one"]

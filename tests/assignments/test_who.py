@@ -93,7 +93,7 @@ def test_what_its_source_may_have_ended_since_is_in_doubt(
     assert (answer.verdict, answer_fields(answer)["candidates"][0]["end"]) == ("ambiguous", "unread")
     # Whoever has it since may have had it by either clock.
     assert who(sqlite_store, WhoQuestion(A, None, at(0), 1000)).verdict == "ambiguous"
-    sqlite_store.looked(sqlite_store.sources()[1], at(300))
+    taken(sqlite_store, sighting(A, 0, end, "anna"), now=at(300))
     assert who(sqlite_store, WhoQuestion(A, None, at(1))).verdict == "one"
 
 

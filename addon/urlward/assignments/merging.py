@@ -338,7 +338,7 @@ class Merger:
                 self._renew(key, held, new)
             elif twice and self._is_order_in_doubt(held, start):
                 self._follow_in_doubt(key, held, new)
-            elif start >= held[_START] and (not session or start >= held[_SEEN]):
+            elif start >= max(held[_START], held[_SEEN]):
                 if self._is_beside_it(held, new):
                     self._drop(key)
                     self._put_beside(key, held)

@@ -89,6 +89,9 @@ class _Stay:
     shown: int
     """When it was last said, as is told to users."""
     since: int
+    file: int
+    """Which has it, or 0: when it was found last then."""
+    read: int
     fixed: bool = False
     """Whether it is as it says, whatever else does."""
     is_end_alone: bool = False
@@ -125,15 +128,15 @@ type _End = Row[Any]
 def _stay(table: Table, row: Row[Any]) -> _Stay:
     ending, first = Ending(row.ending), row.start + abs(row.late) * SECOND
     if table is current:
-        seen, shown, lane = row.seen, row.seen, row.lane
+        seen, shown, lane, file, read = row.seen, row.seen, row.lane, row.file, row.read
     else:
         seen = row.end if ending == Ending.TOLD else row.end - row.unsaid * SECOND if row.unsaid else first
-        shown, lane = 0, None
+        shown, lane, file, read = 0, None, 0, 0
     is_open = ending in _OPEN if table is current else ending in (Ending.TOLD, Ending.NEXT)
     return _Stay(
         row.source, row.place, row.network, (row.first_port, row.last_port), row.start,
         min(first, row.end), seen, row.end, ending, row.subscriber, row.session, row.late < 0, lane, shown,
-        min(first, row.end) if row.late < 0 else row.start, not is_open,
+        min(first, row.end) if row.late < 0 else row.start, file, read, not is_open,
         ending == Ending.TOLD and row.late > 0 and first >= row.end + SECOND,
     )  # fmt: skip
 
@@ -188,13 +191,23 @@ class Lookup:
         """What was in force at some time of it, in order."""
         known = {row.id: row for row in self._connection.execute(select(sources))} if self.rows else {}
         purged = {one.id: one.purged for one in known.values()}
+        exports = {one.id for one in known.values() if one.format == "csv"}
+        which = select(files.c.id, files.c.read).where(files.c.source.in_(exports))
+        reads = {row.id: row.read for row in self._connection.execute(which)} if exports else {}
+
+        def read(one: _Stay) -> int:
+            # What a later export leaves out may have ended since.
+            by = known[one.source]
+            is_open = by.id in exports and one.lane is not None
+            return min(by.read, reads.get(one.file, one.read)) if is_open else int(by.read)
+
         if any(purged.values()) and is_held(self._connection, *self._asked_for):
             purged = dict.fromkeys(purged, 0)  # all that answers for it is there
         found = {
             Interval(
                 one.network, one.ports, since, end, one.shown,
                 self._known(one, end, ending, purged[one.source]), one.subscriber, one.session,
-                SightingSource(one.source, by.name, by.format, by.path, by.read),
+                SightingSource(one.source, by.name, by.format, by.path, read(one)),
             ): None
             for one, since, end, ending in self._resolver.spans
             if (by := known[one.source]) and one.place in self._places
@@ -527,7 +540,7 @@ class _Resolver:
         if end.network and since < end.end:
             one = _Stay(
                 end.source, end.place, end.network, (end.first_port, end.last_port), since, end.end, end.seen,
-                end.end, ending, end.subscriber, end.session, False, None, 0, since,
+                end.end, ending, end.subscriber, end.session, False, None, 0, since, 0, 0,
             )  # fmt: skip
             self._show(one, since, end.end, ending)
 
