@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
+from assignments.test_rotation import Log, asked, record
 from records.support import an_event, in_the_heap
 from urlward.assignments import retention, schema
 from urlward.assignments.formats import ReadOptions
@@ -444,3 +445,39 @@ def test_a_hold_waits_for_a_purge_and_says_what_that_has_deleted(
     event = an_event(at=at(30), client=A, reference="REF")
     with pytest.raises(AssignmentError, match=r"^assignments: 1 of what is held was deleted meanwhile$"):
         hold_configured(RecordsTable(), tmp_path, {"REF": at(9000)}, Evidence({"records": [event]}, ()))
+
+
+def test_files_of_what_is_over_are_forgotten_but_the_last(store: AssignmentStore, tmp_path: Path) -> None:
+    for day in range(5):
+        log = Log(store, tmp_path / f"detail-2026111{day}", "detail")
+        now = round(day * DAYS)
+        log.write(record("Start", now + 10, f"u{day}", Acct_Session_Id=f"s{day}"))
+        if day != 1:  # that session is open until the next one's
+            log.write(record("Stop", now + 500, f"u{day}", 490, Acct_Session_Id=f"s{day}"))
+        log.read(now + 600)
+    before = [asked(store, round(day * DAYS) + 100).verdict for day in range(5)]
+    hold_assignments(store, "R", at(900 * DAYS), [("198.51.100.7", 0, at(100))])
+    purge_assignments(store, at(3.5 * DAYS), at(4 * DAYS))
+    (shown,) = store.status()
+    assert [one["read"] for one in shown["files"]] == [ms_text(at(4 * DAYS + 600))]
+    assert [asked(store, round(day * DAYS) + 100).verdict for day in range(5)] == [
+        before[0], "none", "none", "none", before[4],
+    ]  # fmt: skip
+    purge_assignments(store, at(300 * DAYS), at(4 * DAYS))
+    assert len(store.status()[0]["files"]) == 1, "up to when it tells is known"
+
+
+def test_what_is_out_of_order_goes_though_its_log_grows(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    late = record("Start", 1000, "berta", Acct_Session_Id="s2", Acct_Delay_Time="500")
+    log.write(record("Start", 10), record("Interim-Update", 1000, took=990), late)
+    for seconds in (1100, 99 * DAYS):
+        log.read(round(seconds))
+    purge_assignments(sqlite_store, at(50 * DAYS), at(99 * DAYS))
+    assert held(sqlite_store, "198.51.100.7", 99 * DAYS) == ["anna"]
+    with sqlite_store.reading() as connection:
+        assert connection.exec_driver_sql("SELECT subscriber FROM assignments_current").scalars().all() == [
+            "anna"
+        ]
