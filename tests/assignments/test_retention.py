@@ -412,7 +412,7 @@ def test_what_was_ambiguous_stays_so_as_one_of_both_is_deleted(
     assert answer_fields(gone)["deleted_before"] == ms_text(at(10 * DAYS))
     assert (answer_lines(later)[1][-8:], answer_fields(later)["deleted_before"]) == ("is known", None)
     hold_assignments(store, "REF", at(99 * DAYS), [("192.0.2.8", 0, at(52))])
-    assert asked("192.0.2.8", 52, 5000) == ("one", [("carla", "TOLD")])
+    assert asked("192.0.2.8", 52, 5000) == ("ambiguous", [("carla", "DELETED")])
 
 
 def test_a_hold_waits_for_a_purge_and_says_what_that_has_deleted(
@@ -481,3 +481,30 @@ def test_what_is_out_of_order_goes_though_its_log_grows(
         assert connection.exec_driver_sql("SELECT subscriber FROM assignments_current").scalars().all() == [
             "anna"
         ]
+
+
+def test_what_was_deleted_before_it_was_held_is_told_still(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, 9600, "anna", SightingKind.WHOLE),
+        sighting(A, 9603, None, "berta"),
+        now=at(99 * DAYS),
+    )
+
+    def answers() -> list[str]:
+        return [
+            who(sqlite_store, WhoQuestion(A, None, at(seconds), 5000)).verdict for seconds in (9605, 9000)
+        ]
+
+    assert answers() == ["ambiguous", "one"]
+    purge_assignments(sqlite_store, at(20_000), at(99 * DAYS))
+    assert answers() == ["ambiguous", "none"]
+    for _ in range(2):  # as it is held again with each purge
+        hold_assignments(sqlite_store, "R", at(900 * DAYS), [(A, 0, at(9605)), (A, 0, at(50_000))])
+    assert answers() == ["ambiguous", "none"]
+    assert who(sqlite_store, WhoQuestion(A, None, at(9000))).deleted == at(20_000)
+    purge_assignments(sqlite_store, at(60_000), at(99 * DAYS))
+    hold_assignments(sqlite_store, "R", at(900 * DAYS), [(A, 0, at(9605)), (A, 0, at(50_000))])
+    assert who(sqlite_store, WhoQuestion(A, None, at(50_000))).deleted == 0

@@ -117,13 +117,16 @@ def hold_assignments(store: AssignmentStore, reference: str, until: int, clients
     """
     named = {client for client in clients if is_address(client[0])}
     with store.changing() as connection:
-        connection.execute(delete(holds).where(holds.c.reference == reference))
+        mine = delete(holds).where(holds.c.reference == reference).returning(holds)
+        before = {(row.address, row.port, row.at): row.purged for row in connection.execute(mine)}
         if named:
+            purged = connection.scalar(select(func.max(sources.c.purged))) or 0
             connection.execute(
                 insert(holds),
                 [
-                    {"reference": reference, "address": address, "port": port, "at": at, "until": until}
-                    for address, port, at in sorted(named)
+                    {"reference": reference, "address": one[0], "port": one[1], "at": one[2]}
+                    | {"until": until, "purged": before.get(one, purged)}
+                    for one in sorted(named)
                 ],
             )
 
