@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
+from assignments.test_rotation import Log, asked, record
 from records.support import an_event, in_the_heap
 from urlward.assignments import retention, schema
 from urlward.assignments.formats import ReadOptions
@@ -411,7 +412,7 @@ def test_what_was_ambiguous_stays_so_as_one_of_both_is_deleted(
     assert answer_fields(gone)["deleted_before"] == ms_text(at(10 * DAYS))
     assert (answer_lines(later)[1][-8:], answer_fields(later)["deleted_before"]) == ("is known", None)
     hold_assignments(store, "REF", at(99 * DAYS), [("192.0.2.8", 0, at(52))])
-    assert asked("192.0.2.8", 52, 5000) == ("one", [("carla", "TOLD")])
+    assert asked("192.0.2.8", 52, 5000) == ("ambiguous", [("carla", "DELETED")])
 
 
 def test_a_hold_waits_for_a_purge_and_says_what_that_has_deleted(
@@ -444,3 +445,66 @@ def test_a_hold_waits_for_a_purge_and_says_what_that_has_deleted(
     event = an_event(at=at(30), client=A, reference="REF")
     with pytest.raises(AssignmentError, match=r"^assignments: 1 of what is held was deleted meanwhile$"):
         hold_configured(RecordsTable(), tmp_path, {"REF": at(9000)}, Evidence({"records": [event]}, ()))
+
+
+def test_files_of_what_is_over_are_forgotten_but_the_last(store: AssignmentStore, tmp_path: Path) -> None:
+    for day in range(5):
+        log = Log(store, tmp_path / f"detail-2026111{day}", "detail")
+        now = round(day * DAYS)
+        log.write(record("Start", now + 10, f"u{day}", Acct_Session_Id=f"s{day}"))
+        if day != 1:  # that session is open until the next one's
+            log.write(record("Stop", now + 500, f"u{day}", 490, Acct_Session_Id=f"s{day}"))
+        log.read(now + 600)
+    before = [asked(store, round(day * DAYS) + 100).verdict for day in range(5)]
+    hold_assignments(store, "R", at(900 * DAYS), [("198.51.100.7", 0, at(100))])
+    purge_assignments(store, at(3.5 * DAYS), at(4 * DAYS))
+    (shown,) = store.status()
+    assert [one["read"] for one in shown["files"]] == [ms_text(at(4 * DAYS + 600))]
+    assert [asked(store, round(day * DAYS) + 100).verdict for day in range(5)] == [
+        before[0], "none", "none", "none", before[4],
+    ]  # fmt: skip
+    purge_assignments(store, at(300 * DAYS), at(4 * DAYS))
+    assert len(store.status()[0]["files"]) == 1, "up to when it tells is known"
+
+
+def test_what_is_out_of_order_goes_though_its_log_grows(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    late = record("Start", 1000, "berta", Acct_Session_Id="s2", Acct_Delay_Time="500")
+    log.write(record("Start", 10), record("Interim-Update", 1000, took=990), late)
+    for seconds in (1100, 99 * DAYS):
+        log.read(round(seconds))
+    purge_assignments(sqlite_store, at(50 * DAYS), at(99 * DAYS))
+    assert held(sqlite_store, "198.51.100.7", 99 * DAYS) == ["anna"]
+    with sqlite_store.reading() as connection:
+        assert connection.exec_driver_sql("SELECT subscriber FROM assignments_current").scalars().all() == [
+            "anna"
+        ]
+
+
+def test_what_was_deleted_before_it_was_held_is_told_still(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, 9600, "anna", SightingKind.WHOLE),
+        sighting(A, 9603, None, "berta"),
+        now=at(99 * DAYS),
+    )
+
+    def answers() -> list[str]:
+        return [
+            who(sqlite_store, WhoQuestion(A, None, at(seconds), 5000)).verdict for seconds in (9605, 9000)
+        ]
+
+    assert answers() == ["ambiguous", "one"]
+    purge_assignments(sqlite_store, at(20_000), at(99 * DAYS))
+    assert answers() == ["ambiguous", "none"]
+    for _ in range(2):  # as it is held again with each purge
+        hold_assignments(sqlite_store, "R", at(900 * DAYS), [(A, 0, at(9605)), (A, 0, at(50_000))])
+    assert answers() == ["ambiguous", "none"]
+    assert who(sqlite_store, WhoQuestion(A, None, at(9000))).deleted == at(20_000)
+    purge_assignments(sqlite_store, at(60_000), at(99 * DAYS))
+    hold_assignments(sqlite_store, "R", at(900 * DAYS), [(A, 0, at(9605)), (A, 0, at(50_000))])
+    assert who(sqlite_store, WhoQuestion(A, None, at(50_000))).deleted == 0

@@ -431,6 +431,6 @@ def test_a_role_that_may_not_change_tables_is_told(
         ):
             open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
         with pytest.raises(
-            AssignmentError, match=r"its assignments are of version 1, and 6 is needed, which"
+            AssignmentError, match=r"its assignments are of version 1, and 7 is needed, which"
         ):
             AssignmentStore(url)

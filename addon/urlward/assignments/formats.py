@@ -903,6 +903,8 @@ FORMATS: dict[str, type[Parser]] = {
     "csv": ColumnsParser,
 }
 
+LOGS = ("cgn", "detail", "ports")
+"""Formats of logs; the others' files say what is in force."""
 LEASES = ("kea", "isc")
 """Formats of files that their servers write anew each hour or so, with the last lease of each address."""
 NAMES_ALL = ("detail", "radacct")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from urlward.assignments.formats import FORMATS, LEASES, NAMES_ALL, Fault, Parsed, Parser, ReadOptions
+from urlward.assignments.formats import FORMATS, LEASES, LOGS, NAMES_ALL, Fault, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
     SECOND,
@@ -81,7 +81,7 @@ class _Before:
     """Digest of a file up to where it is read: all of it, but of long logs, which are only added to."""
 
     def __init__(self, fd: int, format_: str) -> None:
-        self._fd, self._is_log = fd, format_ in _LOGS
+        self._fd, self._is_log = fd, format_ in LOGS
         self._whole, self._size = blake2b(digest_size=16), 0
 
     def at(self, offset: int) -> str:
@@ -109,8 +109,6 @@ _COMPRESSED = (b"\x1f\x8b", b"\xfd7z", b"\x28\xb5\x2f")
 _LONGEST = 1 << 24
 """Bytes that no record has: of more without an end nothing is one, such as of the hole that is left where a
 log is cut while its writer goes on behind it."""
-_LOGS = ("cgn", "detail", "ports")
-"""Formats of logs; the others' files say what is in force."""
 _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
 _ADDED = re.compile(r"(.+?)(\.\d{1,4}|\.completed|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
@@ -246,7 +244,7 @@ class FileReader:
         self._parser: Parser = FORMATS[self._source.format](self._options)
         format_ = self._source.format
         self._merger = Merger(
-            self._store, self._source.id, tells_once=format_ in _LOGS, names_all=format_ in NAMES_ALL
+            self._store, self._source.id, tells_once=format_ in LOGS, names_all=format_ in NAMES_ALL
         )
         self._written = written or Imported()
         self.result = _copied(self._written)
@@ -417,7 +415,7 @@ class FileReader:
         self._position = position_in(self.fd, some, self._source.format)
         if self._source.format in LEASES:
             self._merger.anew = self._store.gaps(self._source.id)
-        if self._source.format in _LOGS:
+        if self._source.format in LOGS:
             self._gaps = self._store.gaps(self._source.id)
             if self._position is not None:
                 self._span = self._position.first, self._position.last
@@ -454,7 +452,7 @@ class FileReader:
             # Nothing of the format yet: whoever reads the file again is to be told so again.
             return
         sightings = [*without_far_ends(parsed.sightings, self._asked)]
-        if sightings and self._source.format in _LOGS:
+        if sightings and self._source.format in LOGS:
             self._note_span(sightings)
         anew = self._position is None
         lost = self._lost() if anew and self._source.format in LEASES else []
@@ -492,7 +490,7 @@ class FileReader:
         elif (
             not self._lost()
             if self._source.format in LEASES
-            else self._follows and not (self._source.format in _LOGS and self._gaps_before(now))
+            else self._follows and not (self._source.format in LOGS and self._gaps_before(now))
         ):
             # As after a rotation, or a cleanup.
             self._store.looked(self._source, now, self._until(now))
@@ -682,7 +680,7 @@ class FileReader:
         is_left = self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists()
         if self._source.format in LEASES and (is_left or self.is_replaced):
             return max(self._source.read, 1)  # what is there now is read behind this
-        if self._source.format not in _LOGS or (self._follows and not self.is_replaced):
+        if self._source.format not in LOGS or (self._follows and not self.is_replaced):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), 1)
 

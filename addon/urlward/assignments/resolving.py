@@ -152,10 +152,12 @@ def _server_of(session: str) -> str:
 
 
 def is_held(connection: Connection, address: str, port: int | None, since: int, until: int) -> bool:
-    """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
+    """Whether whoever had an address, and a port of it, in a span of time (in ms) is held, and was before
+    any of them was deleted."""
     near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
     mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
-    return bool(connection.scalar(select(exists().where(mine))))
+    in_time = holds.c.purged <= holds.c.at - MOST_APART - SECOND
+    return bool(connection.scalar(select(exists().where(mine, in_time))))
 
 
 class Lookup:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Row,
     Table,
     and_,
+    bindparam,
     case,
     column,
     delete,
@@ -39,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy import table as named_table
 
 from urlward.assignments.deterministic import computed_in
+from urlward.assignments.formats import LOGS
 from urlward.assignments.interval import (
     FOREVER,
     MOST_APART,
@@ -115,13 +117,16 @@ def hold_assignments(store: AssignmentStore, reference: str, until: int, clients
     """
     named = {client for client in clients if is_address(client[0])}
     with store.changing() as connection:
-        connection.execute(delete(holds).where(holds.c.reference == reference))
+        mine = delete(holds).where(holds.c.reference == reference).returning(holds)
+        before = {(row.address, row.port, row.at): row.purged for row in connection.execute(mine)}
         if named:
+            purged = connection.scalar(select(func.max(sources.c.purged))) or 0
             connection.execute(
                 insert(holds),
                 [
-                    {"reference": reference, "address": address, "port": port, "at": at, "until": until}
-                    for address, port, at in sorted(named)
+                    {"reference": reference, "address": one[0], "port": one[1], "at": one[2]}
+                    | {"until": until, "purged": before.get(one, purged)}
+                    for one in sorted(named)
                 ],
             )
 
@@ -192,8 +197,15 @@ _READ = func.coalesce(
     current.c.read,
 )
 _LAST_SEEN = case(
-    # What has been given back is in its source as that.
-    (and_(current.c.ending.not_in((Ending.RELEASED, Ending.GIVEN_BACK)), current.c.seen < _READ), _READ),
+    # What has been given back is in its source as that, and what is out of order may be over long since.
+    (
+        and_(
+            current.c.ending.not_in((Ending.RELEASED, Ending.GIVEN_BACK)),
+            current.c.lane >= 0,
+            current.c.seen < _READ,
+        ),
+        _READ,
+    ),
     else_=current.c.seen,
 )
 """When something without an end was last said by its source, or found where its source has it."""
@@ -249,6 +261,7 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
         _close_gaps(connection, before)
+        _forget_files(connection, before)
         deleted += lost.total() - lost[holds.name] - len(held)
     _forget(store)
     return deleted
@@ -259,7 +272,7 @@ def _close_gaps(connection: Connection, before: Before) -> None:
     anything that is held."""
     latest = connection.scalar(select(func.max(holds.c.at)))
     for gap in connection.execute(select(gaps)).all():
-        limit = before if isinstance(before, int) else before.get(gap.source, 0)
+        limit = _limit_of(before, gap.source)
         if gap.until >= limit or (latest is not None and latest + MOST_APART >= gap.since):
             continue
         cells = cells_at(gap.since, gap.until)
@@ -278,6 +291,29 @@ def _close_gaps(connection: Connection, before: Before) -> None:
             touched = (and_(there, current.c.ending.in_(map(int, UP_TO_A_GAP))),)
         if not any(connection.scalar(select(exists().where(which))) for which in touched):
             connection.execute(delete(gaps).where(gaps.c.id == gap.id))
+
+
+def _forget_files(connection: Connection, before: Before) -> None:
+    """Forget files that tell of nothing but what is over, and were read before that; but the last of each
+    lane, by which it is known up to when that tells, or, of what are no logs, at each path."""
+    logs = {*connection.scalars(select(sources.c.id).where(sources.c.format.in_(LOGS)))}
+    last: dict[object, tuple[int, int]] = {}
+    over: set[int] = set()
+    for row in connection.execute(select(files).order_by(files.c.id)).all():
+        is_log = row.source in logs
+        key = row.source, row.lane if is_log else row.path
+        at = row.last if is_log else row.read, row.id
+        if max(row.last if is_log else 0, row.read) < _limit_of(before, row.source):
+            over.add(row.id)
+        last[key] = max(at, last.get(key, at))
+    if over := over - {id_ for _, id_ in last.values()}:
+        for used in (current.c.file, gaps.c.file):
+            over.difference_update(connection.scalars(select(used).distinct()))
+        connection.execute(delete(files).where(files.c.id == bindparam("i")), [{"i": one} for one in over])
+
+
+def _limit_of(before: Before, source: int) -> int:
+    return before if isinstance(before, int) else before.get(source, 0)
 
 
 def _drop_over(store: AssignmentStore, before: Before, now: int) -> int:
@@ -406,8 +442,7 @@ def _held_and_over(connection: Connection, before: Before, now: int) -> list[Fou
     def is_over(table: Table, row: Row[Any]) -> bool:
         if table is current:
             return (row.place, row.first_port, row.source, row.lane) in ended
-        limit: int = before if isinstance(before, int) else before.get(row.source, 0)
-        return bool(row.end < limit)
+        return bool(row.end < _limit_of(before, row.source))
 
     return [(table, row) for table, row in held if is_over(table, row)]
 

@@ -435,6 +435,7 @@ files = Table(
     Column("ended", Integer, nullable=False),
     Column("lane", Integer, nullable=False),
     UniqueConstraint("source", "begin", "begin_size"),
+    Index("assignment_files_lane", "source", "lane", "last"),
 )
 """How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
 when one was last found to have all that was read of it, in ms. Of logs: ``first`` and ``last``, from when to
@@ -481,9 +482,11 @@ holds = Table(
     Column("port", Integer, primary_key=True, autoincrement=False),
     Column("at", BigInteger, primary_key=True, autoincrement=False),
     Column("until", BigInteger, nullable=False),
+    Column("purged", BigInteger, nullable=False),
 )
 """Whoever had an address (and a port of it, or 0 for any) about a time stays until another time: for the
-event of a reference. Every node that writes here goes by it."""
+event of a reference. Every node that writes here goes by it. ``purged``: before which what had ended was
+deleted when it was first held, in ms, or 0."""
 
 
 _PERSONAL = (
@@ -757,6 +760,13 @@ def _to_6(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _to_7(connection: Connection) -> None:
+    """Upgrade to version 7: what was deleted before something was held; and an index of up to when lanes
+    tell."""
+    _add_columns(connection, ("assignment_holds", "purged BIGINT"))
+    connection.execute(text("CREATE INDEX assignment_files_lane ON assignment_files (source, lane, last)"))
+
+
 def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     """Partitions for all rows from before there were any, found by a look at each cell alone."""
     return partitions_of(
@@ -771,7 +781,7 @@ def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     )
 
 
-UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4, _to_5, _to_6)
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4, _to_5, _to_6, _to_7)
 """From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 
