@@ -165,15 +165,16 @@ def test_it_is_noticed_without_traffic_too(running: Callable[[str], Running], ki
     assert one.kept() == {str(n) for n in range(10, 20)}
 
 
+@pytest.mark.parametrize("gone", ["SCHEMA public CASCADE; CREATE SCHEMA public", "TABLE events"])
 def test_a_server_in_whose_place_is_an_empty_one_is_noticed(
-    running: Callable[[str], Running], postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    running: Callable[[str], Running], postgresql_url: str, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     monkeypatch.setenv("RECORDS_URL", postgresql_url)
     one = running("postgresql")
     one.put(events(10))
     wait_for(lambda: one.written == 10, "events to be kept")
     with closing(psycopg.connect(postgresql_url, autocommit=True)) as server:
-        server.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        server.execute(f"DROP {gone}")
         wait_for(lambda: "store-back" in one.kinds(), "the store to be back")
         one.put(events(10, 10))
         wait_for(lambda: one.written == 20, "events to be kept")

@@ -1,6 +1,7 @@
 """What is damaged at the start of the process that records is set aside, and begun anew."""
 
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def test_a_database(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixtur
     assert line.endswith("; a new one is begun")
     alarm = set_aside_alarm(RecordsTable(), tmp_path)["set-aside"]
     assert alarm.startswith("damaged and set aside: records.db.2")
+
+
+def test_one_for_which_a_disk_has_no_room_is_not_there(tmp_path: Path) -> None:
+    """An empty one was set aside at each try, and was an alarm for a day."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for _ in range(2):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(StoreError):
+                open_mended(StoreTable(kind="sqlite"), tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    open_mended(StoreTable(kind="sqlite"), tmp_path).close()
+    assert aside(tmp_path) == []
 
 
 def test_a_page_of_a_database_and_its_log_that_is_a_folder(tmp_path: Path) -> None:

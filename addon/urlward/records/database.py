@@ -23,6 +23,7 @@ from sqlalchemy import (
     and_,
     delete,
     func,
+    inspect,
     literal,
     not_,
     or_,
@@ -129,8 +130,8 @@ _EQUAL = ("reference", "list", "category", "entry", "group", "node")
 
 
 def create(connection: Connection) -> None:
-    """Make the tables of this version."""
-    metadata.create_all(connection, checkfirst=False)
+    """Make the tables of this version that are not there."""
+    metadata.create_all(connection)
     unwiped.create(connection, checkfirst=True)
     keep_no_samples(connection, events.c.client)
 
@@ -215,6 +216,9 @@ class Database:
         try:
             with told(name):
                 migrate(self._writing, _PART, create, UPGRADES)
+                if not inspect(engine).has_table(_TABLE.name):  # somebody has dropped it alone
+                    with self._writing.begin() as connection:
+                        create(connection)
                 if forgets:
                     with engine.connect() as connection:
                         check_grant(connection, (_TABLE.name,))
@@ -242,7 +246,8 @@ class Database:
                 reason = self._files.replaced(self.engine)
             else:
                 with self.engine.connect() as connection:
-                    reason = "" if has_part(connection, _PART) else "its tables are gone"
+                    there = has_part(connection, _PART) and inspect(connection).has_table(_TABLE.name)
+                    reason = "" if there else "its tables are gone"
         if reason:
             raise ReplacedError(f"{self.name}: {reason}")
 

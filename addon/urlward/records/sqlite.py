@@ -49,8 +49,12 @@ def make_sqlite(path: Path) -> None:
             return
         write_private(path, b"")
         # Of several connections that are the first to say so, all but one would fail at once.
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.Error:
+            path.unlink(missing_ok=True)  # an empty one, as of a full disk, is taken for a damaged one
+            raise
 
 
 def write_anew(connection: sqlite3.Connection) -> None:
