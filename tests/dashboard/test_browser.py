@@ -643,6 +643,17 @@ def test_no_word_is_broken_beside_a_long_value(chromium: Any, sources: MadeUp, t
         context.close()
 
 
+@pytest.mark.parametrize("path", ["/own", "/people"])
+def test_a_long_note_fits_the_narrowest_screen(
+    page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    rows = [row | {"note": "x" * 300} for row in sources.own()]
+    monkeypatch.setattr(sources, "own", lambda: rows)
+    page.set_viewport_size({"width": 320, "height": 800})  # as WCAG 1.4.10 has it
+    page.goto(site.origin + path)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 @pytest.mark.parametrize("width", in_turns(*WIDTHS))
 def test_long_values_fit_the_screen(
     page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, width: int

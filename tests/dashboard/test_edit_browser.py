@@ -37,6 +37,7 @@ def test_a_feed_is_tried_added_and_changed(page: Any, site: Site, sources: MadeU
     page.locator("main [name=interval]").fill("often")
     page.get_by_role("button", name="Save").click()
     assert "feed.1.interval" in page.get_by_role("alert").inner_text()
+    page.wait_for_function("() => document.activeElement.role === 'alert'")
     assert page.locator("main [name=name]").input_value() == "games"
     page.locator("main [name=interval]").fill("1h")
     page.get_by_role("button", name="Try it").click()
@@ -107,6 +108,7 @@ def test_an_own_entry_is_added_revealed_and_removed(page: Any, site: Site, sourc
     page.locator("main [name=entry]").fill("10.0.0.0/16")
     page.get_by_role("button", name="Add").click()
     assert page.get_by_role("alert").inner_text() == "wide: it blocks 65536 addresses"
+    page.wait_for_function("() => document.activeElement.role === 'alert'")  # autofocus, a moment later
     page.locator("main [name=sure]").check()
     page.get_by_role("button", name="Add").click()
     page.wait_for_url(f"{site.origin}/own?done=own_added")

@@ -341,8 +341,9 @@ _HASHES = [hashlib.sha256(bytes([n])).hexdigest() for n in range(20)]
         ),
         (["hash", *(each[:40].upper() for each in _HASHES)], r"list of .* sha1=COLUMN \(the name"),
         ([each[:32] for each in _HASHES], r"list of .* md5=COLUMN \(the name"),
+        ([f"{each[:32]}  a b.jpg" for each in _HASHES], r"list of .* md5=COLUMN --delimiter ' ' \(the name"),
     ],
-    ids=["comma", "semicolon", "header", "bare"],
+    ids=["comma", "semicolon", "header", "bare", "md5sum"],
 )
 def test_digests_whose_algorithm_nobody_named_are_no_hosts(
     tmp_path: Path, rows: list[str], said: str

@@ -115,10 +115,14 @@ def refuse_table(head: bytes) -> None:
                 f"them, by its name, or its number where there is no header: --format csv "
                 f"--column {_column_for(found)}{_DELIMITED[separator]}"
             )
-    if _most(found := [[line] for line in content if _DIGEST_FIELD(line)], content):
+    # As sha256sum writes it, the file's name is behind.
+    firsts = [line.split()[0] for line in content]
+    if _most(found := [[first] for first in firsts if _DIGEST_FIELD(first)], content):
+        by_blank = " --delimiter ' '" if firsts != content else ""
         raise FormatError(
-            f"it looks like a list of digests without their algorithm: say it before each (md5:, sha256:, "
-            f"pdq:), or by --format csv --column {_column_for(found)} (the name of its header, or 1)"
+            "it looks like a list of digests without their algorithm: say it before each (md5:, sha256:, "
+            f"pdq:), or by --format csv --column {_column_for(found)}{by_blank} (the name of its header, "
+            "or 1)"
         )
 
 
