@@ -94,8 +94,7 @@ class ForwardRelay(HttpRelay):
 
     def server_ended(self) -> None:
         """The origin will send no more."""
-        if self._switched or self._done:
-            HttpRelay.server_ended(self)
+        if self._done:
             return
         if not self.pending:
             self._leave(keep=False)
@@ -310,11 +309,11 @@ class ForwardRelay(HttpRelay):
             self._keep_alive = True
             return parsed.onward
         head = HttpRelay._incoming(self, head)
-        if self._lost_place or self._switched:
+        if self._lost_place:
             return head
         if self._response is None or parsed is None:
-            # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2).
-            return head if self._minor else b""
+            # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2), or the last of HTTP.
+            return head if self._minor or (parsed is not None and parsed.status == 101) else b""
         options = parsed.options
         unbounded = isinstance(self._response, Unbounded)
         keeps = b"close" not in options if b"HTTP/1.1" in head[:12] else b"keep-alive" in options

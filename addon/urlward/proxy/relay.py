@@ -152,6 +152,15 @@ class HttpEnds(Ends):
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
 
+    def switch(self, names: Names, early: bytes, *, ended: bool) -> None:
+        """Relay unread what comes from here on: both sides have left HTTP.
+
+        Args:
+            names: of the request by which they have.
+            early: what the client has sent behind that.
+            ended: whether the client sends no more.
+        """
+
     def exchange(self, lane: Any) -> None:
         """Begin a session for a lane of HTTP/2."""
 
@@ -297,8 +306,6 @@ class HttpRelay:
     """Whether an upgrade waits for its answer, or a request for its judge."""
     _refused_switch: bool = False
     """Whether it has just been refused, and what was sent behind it may go on."""
-    _switched: bool = False
-    """Whether both sides have left HTTP."""
     _deaf: bool = False
     """Whether what the client sends is dropped."""
     _client_ended: bool = False
@@ -347,6 +354,9 @@ class HttpRelay:
     _in_turn: ClassVar[bool] = False
     """Whether a request is read only when all before it are answered."""
 
+    endless: ClassVar[bool] = False
+    """Whether what is relayed has no end that could be known; then silence is all the rest there is."""
+
     @property
     def live(self) -> list[Names]:
         """The names that the requests under way passed under."""
@@ -360,17 +370,12 @@ class HttpRelay:
     @property
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
-        return not (self.pending or self._held or self._body or self._switched or self._answer)
+        return not (self.pending or self._held or self._body or self._answer)
 
     @property
     def takes_more(self) -> bool:
         """Whether what the client sends next is read as a request, and its origin can get it."""
-        return not (self._deaf or self._done or self._mute or self._last or self._switched or self._body)
-
-    @property
-    def endless(self) -> bool:
-        """Whether what is relayed has no end that could be known; then silence is all the rest there is."""
-        return self._switched
+        return not (self._deaf or self._done or self._mute or self._last or self._body)
 
     @property
     def unanswered(self) -> bool:
@@ -395,9 +400,6 @@ class HttpRelay:
             if self._lost_place and not (self._done or self._then or self._is_to_wait(self._finish)):
                 # The client has understood the response, and asks on. It will ask again on a new connection.
                 self._finish()
-            return
-        if self._switched:
-            self._to_server(data)
             return
         held = self._held
         if not held:
@@ -430,12 +432,7 @@ class HttpRelay:
             self._end_waits = True
             return
         self._client_ended = True
-        if self._switched:
-            if self._server_ended:
-                self.ends.close()
-            else:
-                self.ends.end_server()
-        elif self._done or self._held or self._body or not (self.pending or self._answer):
+        if self._done or self._held or self._body or not (self.pending or self._answer):
             # Cut off in the middle, or at rest. A client that only ends its sending gets its responses.
             self.ends.close()
         self._deaf = True
@@ -469,9 +466,6 @@ class HttpRelay:
 
     def server_data(self, data: bytes) -> None:
         """The origin has sent something."""
-        if self._switched:
-            self.ends.send_client(data)
-            return
         if self._done or self._mute:
             return
         if self._response_held:
@@ -518,11 +512,10 @@ class HttpRelay:
                 position = end
                 body = self._response
                 if body is None:
-                    if self._switched:
+                    if self._parsed is not None and self._parsed.status == 101:
                         self.ends.send_client(_joined(parts, data, start, size))
-                        held, self._held = bytes(self._held), bytearray()
-                        if held:
-                            self._to_server(held)
+                        names, early = self.pending[0].names, bytes(self._held)
+                        self.ends.switch(names, early, ended=self._client_ended)
                         return
                     self._interim += max(length, COST_OF_INTERIM)
                     if self._interim > MAX_HEAD:
@@ -603,12 +596,6 @@ class HttpRelay:
         if self._server_ended or self._done or self._is_to_wait(self.server_ended):
             return
         self._server_ended = True
-        if self._switched:
-            if self._client_ended:
-                self.ends.close()
-            else:
-                self.ends.end_client()
-            return
         self._server = "closed"
         if self._response_held:
             self.ends.send_client(self._response_held)
@@ -880,11 +867,9 @@ class HttpRelay:
         pending.begun = True
         self._answered = None  # what the client has yet to take is this one's from here on, nearly always
         if head.status == 101:
-            if pending.websocket and len(self.pending) == 1:
-                self._switched = True
-                self._switching = False
-                return end, raw
-            raise _UnreadError
+            if not (pending.websocket and len(self.pending) == 1):
+                raise _UnreadError
+            return end, raw
         if head.status < 200:
             pending.unasked = pending.unasked and head.status != 100
             return end, raw
