@@ -62,8 +62,6 @@ class ForwardRelay(HttpRelay):
     _path: bytes = b""
     _connected: bool = False
     """Whether the connection to the next request's origin is open, and takes that."""
-    _repeatable: bool = False
-    """Whether the request that is judged is."""
     _again: bytes | None = None
     """The request, where it may be sent again."""
     _keep_alive: bool = False
@@ -137,10 +135,9 @@ class ForwardRelay(HttpRelay):
         elif not self._find_origin(head):
             return
         connected = self._server == "open" and self._keep_alive and self.asked == self.origin
-        self._repeatable = head.repeatable
         if connected and perf_counter() - self._rests_since > FRESH:
             # What cannot be sent twice goes over one that has just been in use, or counts as its client's.
-            connected = self._repeatable or self._bound
+            connected = head.repeatable or self._bound
             if not self.ends.has_way():
                 connected = self._keep_alive = False
         if not (connected and self._connected):
@@ -219,7 +216,7 @@ class ForwardRelay(HttpRelay):
             if not forwards:
                 fields.onward = self._authority, onward
         sent = b"%b %b%b" % (head.method, self._path, onward)
-        self._again = sent if self._repeatable else None
+        self._again = sent if head.repeatable else None
         return sent
 
     def _onward(self, fields: RequestFields, raw: bytes, forwards: bytes) -> bytes:

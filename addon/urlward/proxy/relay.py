@@ -304,8 +304,6 @@ class HttpRelay:
     """Bytes of heads of requests since none was under way."""
     _switching: bool = False
     """Whether an upgrade waits for its answer, or a request for its judge."""
-    _refused_switch: bool = False
-    """Whether it has just been refused, and what was sent behind it may go on."""
     _deaf: bool = False
     """Whether what the client sends is dropped."""
     _client_ended: bool = False
@@ -348,7 +346,6 @@ class HttpRelay:
     """Whether nobody knows where it ends."""
     _mute: bool = False
     """Whether what the origin sends is dropped."""
-    _close_after: bool = False
     _done: bool = False
 
     _in_turn: ClassVar[bool] = False
@@ -361,7 +358,7 @@ class HttpRelay:
     def live(self) -> list[Names]:
         """The names that the requests under way passed under."""
         found = [pending.names for pending in self.pending]
-        if self._body is not None and self._sending is not None and self._sending not in self.pending:
+        if self._sending is not None and self._sending not in self.pending:
             found.append(self._sending.names)  # answered before all of it was sent
         if self._answered is not None and self.ends.client_is_behind():
             found.append(self._answered)
@@ -471,6 +468,7 @@ class HttpRelay:
         if self._response_held:
             data = self._response_held + data
             self._response_held = b""
+        switching = self._switching
         # What goes to the client otherwise than it came, and what precedes it; and where the rest begins.
         parts: list[bytes] = []
         start = position = 0
@@ -535,7 +533,7 @@ class HttpRelay:
                     position, is_lost = size, True
                 if isinstance(body, Chunked) and body.odd and not self._lost_place:
                     self._lose_place()
-                    self._response, self._close_after = body, True
+                    self._response = body
                 if self._inspection is not None:
                     content = data[begin:position]
                     if is_lost and isinstance(body, Chunked) and not body.begun:
@@ -558,12 +556,10 @@ class HttpRelay:
                 if answered.closes and not (self._in_turn or self.pending or self._may_come_more()):
                     self._client_ended = True
                 if not self.pending and (
-                    self._answer
-                    or self._close_after
-                    or (self._client_ended and not (self._in_turn and self._held))
+                    self._answer or self._last or (self._client_ended and not (self._in_turn and self._held))
                 ):
                     self._pass_on(_joined(parts, data, start, position))
-                    if self._close_after and self._body is not None and not self._client_ended:
+                    if self._last and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
                         self._mute = True
                     else:
@@ -577,9 +573,8 @@ class HttpRelay:
                         break
                     self._leave_behind()
         self._pass_on(_joined(parts, data, start, position))
-        if self._refused_switch:
-            self._refused_switch = False
-            self._read_held()
+        if switching and not self._switching:
+            self._read_held()  # the upgrade has been refused, and what was sent behind it may go on
         if self._behind and not (self.pending or self._deaf):
             self._behind = False
             self.ends.hold_client(held=False)
@@ -664,7 +659,7 @@ class HttpRelay:
                     self._sending.body_begun = True
                 if self._body.done:
                     self._body = self._sending = None
-                    if self._last or (self._mute and self._close_after):
+                    if self._last:
                         self._deaf = True
                         size = position
                         break
@@ -716,7 +711,7 @@ class HttpRelay:
                 start = position
         if start < size:
             self._to_server(data if not start and size == len(data) else data[start:size])
-        if self._mute and self._close_after and self._body is None:
+        if self._mute and self._last and self._body is None:
             self._finish()
 
     def _judged(self, raw: bytes, *, more: bool) -> RequestHead | None:
@@ -883,10 +878,9 @@ class HttpRelay:
             self._begin_inspection(self.inspect(pending, head))
         if pending.websocket:
             self._switching = False
-            self._refused_switch = True
         if self._body is not None and pending.unasked and not pending.body_begun:
             # Answered before its body: the origin may take what comes next for the body or for a request.
-            self._last = self._close_after = True
+            self._last = True
         return end, raw
 
     def _incoming(self, head: bytes) -> bytes:
@@ -918,7 +912,7 @@ class HttpRelay:
         self._deaf = self._lost_place = True
         if self.inspect is not None and head is not None:
             if any(n.lower() == b"transfer-encoding" and is_chunked(v) for n, v in head.fields):
-                self._response, self._close_after = Chunked(lenient=True), True
+                self._response = Chunked(lenient=True)
             self._begin_inspection(self.inspect(self.pending[0], head))
 
     # -- inspection of responses
