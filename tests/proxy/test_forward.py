@@ -74,6 +74,7 @@ class Case(relay.Case):
         self.ends.reached = reached
         self.judged = []
         self.relay = self.ends.relay = ForwardRelay(self.ends, self._admit)
+        self.ends.switch = self._switch  # type: ignore[method-assign]
         self.known = True
 
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:

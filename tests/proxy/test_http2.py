@@ -38,6 +38,7 @@ from urlward.proxy.http2_messages import (
 from urlward.proxy.http2_origin import MAX_LANES
 from urlward.proxy.names import Names
 from urlward.proxy.poller import Share
+from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import FRESH, NO_ENDS, HttpRelay
 
 Fields = list[tuple[str, str]]
@@ -58,7 +59,7 @@ class Origin:
         self.got = b""
         self.asked: list[str] = []
         self.over = self.unread = False
-        self.relay = HttpRelay(self, case.judge)
+        self.relay: Any = HttpRelay(self, case.judge)
         lane.receive, lane.ended = self.relay.client_data, self.relay.client_ended
         lane.peer = self
         lane.start()
@@ -108,6 +109,13 @@ class Origin:
 
     def takes_more(self, *, surely: bool) -> bool:
         return self.relay.takes_more and not (surely and self.unread)
+
+    def switch(self, names: Names, early: bytes, *, ended: bool) -> None:
+        self.relay = RawRelay(self, names, early)
+        self.lane.receive, self.lane.ended = self.relay.client_data, self.relay.client_ended
+        self.relay.connected()
+        if ended:
+            self.relay.client_ended()
 
     def hold_server(self, *, held: bool) -> None:
         self.asked.append("hold server" if held else "go on with server")

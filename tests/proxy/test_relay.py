@@ -1,7 +1,7 @@
 """The relay, without connections: bytes in, bytes out, and never a request that nobody judged."""
 
 import re
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from rows import each_row
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
+from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import COST_OF_INTERIM, MAX_BLANK, MAX_HELD, MAX_PENDING, MAX_UNDER_WAY, HttpRelay
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
@@ -86,6 +87,9 @@ class Ends:
     def reset_client(self, *, as_tls: bool) -> None:
         self.asked += ["reset as TLS" if as_tls else "reset", "close"]
 
+    def switch(self, names: Names, early: bytes, *, ended: bool) -> None:
+        raise AssertionError("who has this relays on")
+
     def refused(self, stage: str) -> None:
         self.refusals.append(stage)
 
@@ -96,13 +100,20 @@ class Case:
     def __init__(self, *, reached: bool = True) -> None:
         self.ends = Ends()
         self.judged: list[bytes] = []
-        self.relay = HttpRelay(self.ends, self._judge)
+        self.relay: Any = HttpRelay(self.ends, self._judge)
+        self.ends.switch = self._switch  # type: ignore[method-assign]
         if reached:
             self.ends.connect = self._connected  # type: ignore[method-assign]
 
     def _connected(self) -> None:
         self.ends.asked.append("connect")
         self.relay.connected()
+
+    def _switch(self, names: Names, early: bytes, *, ended: bool) -> None:
+        self.relay = RawRelay(self.ends, names, early)
+        self.relay.connected()
+        if ended:
+            self.relay.client_ended()
 
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
         self.judged.append(head.target)

@@ -62,8 +62,6 @@ class ForwardRelay(HttpRelay):
     _path: bytes = b""
     _connected: bool = False
     """Whether the connection to the next request's origin is open, and takes that."""
-    _repeatable: bool = False
-    """Whether the request that is judged is."""
     _again: bytes | None = None
     """The request, where it may be sent again."""
     _keep_alive: bool = False
@@ -94,8 +92,7 @@ class ForwardRelay(HttpRelay):
 
     def server_ended(self) -> None:
         """The origin will send no more."""
-        if self._switched or self._done:
-            HttpRelay.server_ended(self)
+        if self._done:
             return
         if not self.pending:
             self._leave(keep=False)
@@ -138,10 +135,9 @@ class ForwardRelay(HttpRelay):
         elif not self._find_origin(head):
             return
         connected = self._server == "open" and self._keep_alive and self.asked == self.origin
-        self._repeatable = head.repeatable
         if connected and perf_counter() - self._rests_since > FRESH:
             # What cannot be sent twice goes over one that has just been in use, or counts as its client's.
-            connected = self._repeatable or self._bound
+            connected = head.repeatable or self._bound
             if not self.ends.has_way():
                 connected = self._keep_alive = False
         if not (connected and self._connected):
@@ -220,7 +216,7 @@ class ForwardRelay(HttpRelay):
             if not forwards:
                 fields.onward = self._authority, onward
         sent = b"%b %b%b" % (head.method, self._path, onward)
-        self._again = sent if self._repeatable else None
+        self._again = sent if head.repeatable else None
         return sent
 
     def _onward(self, fields: RequestFields, raw: bytes, forwards: bytes) -> bytes:
@@ -310,11 +306,11 @@ class ForwardRelay(HttpRelay):
             self._keep_alive = True
             return parsed.onward
         head = HttpRelay._incoming(self, head)
-        if self._lost_place or self._switched:
+        if self._lost_place:
             return head
         if self._response is None or parsed is None:
-            # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2).
-            return head if self._minor else b""
+            # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2), or the last of HTTP.
+            return head if self._minor or (parsed is not None and parsed.status == 101) else b""
         options = parsed.options
         unbounded = isinstance(self._response, Unbounded)
         keeps = b"close" not in options if b"HTTP/1.1" in head[:12] else b"keep-alive" in options

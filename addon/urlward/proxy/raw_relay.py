@@ -15,7 +15,7 @@ _TLS_ANSWERS: Final = b"\x15\x16"
 class RawRelay:
     """Relay of unread bytes. Of TLS, no second ClientHello with another name passes, nor a response
     that is no TLS: there are servers of HTTP that find a request in the free bytes of a ClientHello. Of
-    what is neither TLS nor HTTP, no request behind other bytes passes.
+    what is neither TLS nor HTTP, no request behind other bytes passes. What HTTP has led to is all unread.
 
     Args:
         ends: the connections.
@@ -29,6 +29,7 @@ class RawRelay:
     endless: Final = True
     unanswered: Final = False
     unbounded: Final = False
+    takes_more: Final = False
     head: Final = None
 
     def __init__(self, ends: Ends, names: Names, early: bytes = b"") -> None:
@@ -36,7 +37,7 @@ class RawRelay:
         self.live = [names]
         self._early = early
         self._hello = SecondHello() if names.tls else None
-        self._late = None if names.tls else LateRequest()
+        self._late = None if names.tls or names.target else LateRequest()
         self._answered = not names.tls
         self._client_ended = False
         self._server_ended = False

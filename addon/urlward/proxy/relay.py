@@ -152,6 +152,15 @@ class HttpEnds(Ends):
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
 
+    def switch(self, names: Names, early: bytes, *, ended: bool) -> None:
+        """Relay unread what comes from here on: both sides have left HTTP.
+
+        Args:
+            names: of the request by which they have.
+            early: what the client has sent behind that.
+            ended: whether the client sends no more.
+        """
+
     def exchange(self, lane: Any) -> None:
         """Begin a session for a lane of HTTP/2."""
 
@@ -295,10 +304,6 @@ class HttpRelay:
     """Bytes of heads of requests since none was under way."""
     _switching: bool = False
     """Whether an upgrade waits for its answer, or a request for its judge."""
-    _refused_switch: bool = False
-    """Whether it has just been refused, and what was sent behind it may go on."""
-    _switched: bool = False
-    """Whether both sides have left HTTP."""
     _deaf: bool = False
     """Whether what the client sends is dropped."""
     _client_ended: bool = False
@@ -341,17 +346,19 @@ class HttpRelay:
     """Whether nobody knows where it ends."""
     _mute: bool = False
     """Whether what the origin sends is dropped."""
-    _close_after: bool = False
     _done: bool = False
 
     _in_turn: ClassVar[bool] = False
     """Whether a request is read only when all before it are answered."""
 
+    endless: ClassVar[bool] = False
+    """Whether what is relayed has no end that could be known; then silence is all the rest there is."""
+
     @property
     def live(self) -> list[Names]:
         """The names that the requests under way passed under."""
         found = [pending.names for pending in self.pending]
-        if self._body is not None and self._sending is not None and self._sending not in self.pending:
+        if self._sending is not None and self._sending not in self.pending:
             found.append(self._sending.names)  # answered before all of it was sent
         if self._answered is not None and self.ends.client_is_behind():
             found.append(self._answered)
@@ -360,17 +367,12 @@ class HttpRelay:
     @property
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
-        return not (self.pending or self._held or self._body or self._switched or self._answer)
+        return not (self.pending or self._held or self._body or self._answer)
 
     @property
     def takes_more(self) -> bool:
         """Whether what the client sends next is read as a request, and its origin can get it."""
-        return not (self._deaf or self._done or self._mute or self._last or self._switched or self._body)
-
-    @property
-    def endless(self) -> bool:
-        """Whether what is relayed has no end that could be known; then silence is all the rest there is."""
-        return self._switched
+        return not (self._deaf or self._done or self._mute or self._last or self._body)
 
     @property
     def unanswered(self) -> bool:
@@ -395,9 +397,6 @@ class HttpRelay:
             if self._lost_place and not (self._done or self._then or self._is_to_wait(self._finish)):
                 # The client has understood the response, and asks on. It will ask again on a new connection.
                 self._finish()
-            return
-        if self._switched:
-            self._to_server(data)
             return
         held = self._held
         if not held:
@@ -430,12 +429,7 @@ class HttpRelay:
             self._end_waits = True
             return
         self._client_ended = True
-        if self._switched:
-            if self._server_ended:
-                self.ends.close()
-            else:
-                self.ends.end_server()
-        elif self._done or self._held or self._body or not (self.pending or self._answer):
+        if self._done or self._held or self._body or not (self.pending or self._answer):
             # Cut off in the middle, or at rest. A client that only ends its sending gets its responses.
             self.ends.close()
         self._deaf = True
@@ -469,14 +463,12 @@ class HttpRelay:
 
     def server_data(self, data: bytes) -> None:
         """The origin has sent something."""
-        if self._switched:
-            self.ends.send_client(data)
-            return
         if self._done or self._mute:
             return
         if self._response_held:
             data = self._response_held + data
             self._response_held = b""
+        switching = self._switching
         # What goes to the client otherwise than it came, and what precedes it; and where the rest begins.
         parts: list[bytes] = []
         start = position = 0
@@ -518,11 +510,10 @@ class HttpRelay:
                 position = end
                 body = self._response
                 if body is None:
-                    if self._switched:
+                    if self._parsed is not None and self._parsed.status == 101:
                         self.ends.send_client(_joined(parts, data, start, size))
-                        held, self._held = bytes(self._held), bytearray()
-                        if held:
-                            self._to_server(held)
+                        names, early = self.pending[0].names, bytes(self._held)
+                        self.ends.switch(names, early, ended=self._client_ended)
                         return
                     self._interim += max(length, COST_OF_INTERIM)
                     if self._interim > MAX_HEAD:
@@ -542,7 +533,7 @@ class HttpRelay:
                     position, is_lost = size, True
                 if isinstance(body, Chunked) and body.odd and not self._lost_place:
                     self._lose_place()
-                    self._response, self._close_after = body, True
+                    self._response = body
                 if self._inspection is not None:
                     content = data[begin:position]
                     if is_lost and isinstance(body, Chunked) and not body.begun:
@@ -565,12 +556,10 @@ class HttpRelay:
                 if answered.closes and not (self._in_turn or self.pending or self._may_come_more()):
                     self._client_ended = True
                 if not self.pending and (
-                    self._answer
-                    or self._close_after
-                    or (self._client_ended and not (self._in_turn and self._held))
+                    self._answer or self._last or (self._client_ended and not (self._in_turn and self._held))
                 ):
                     self._pass_on(_joined(parts, data, start, position))
-                    if self._close_after and self._body is not None and not self._client_ended:
+                    if self._last and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
                         self._mute = True
                     else:
@@ -584,9 +573,8 @@ class HttpRelay:
                         break
                     self._leave_behind()
         self._pass_on(_joined(parts, data, start, position))
-        if self._refused_switch:
-            self._refused_switch = False
-            self._read_held()
+        if switching and not self._switching:
+            self._read_held()  # the upgrade has been refused, and what was sent behind it may go on
         if self._behind and not (self.pending or self._deaf):
             self._behind = False
             self.ends.hold_client(held=False)
@@ -603,12 +591,6 @@ class HttpRelay:
         if self._server_ended or self._done or self._is_to_wait(self.server_ended):
             return
         self._server_ended = True
-        if self._switched:
-            if self._client_ended:
-                self.ends.close()
-            else:
-                self.ends.end_client()
-            return
         self._server = "closed"
         if self._response_held:
             self.ends.send_client(self._response_held)
@@ -677,7 +659,7 @@ class HttpRelay:
                     self._sending.body_begun = True
                 if self._body.done:
                     self._body = self._sending = None
-                    if self._last or (self._mute and self._close_after):
+                    if self._last:
                         self._deaf = True
                         size = position
                         break
@@ -729,7 +711,7 @@ class HttpRelay:
                 start = position
         if start < size:
             self._to_server(data if not start and size == len(data) else data[start:size])
-        if self._mute and self._close_after and self._body is None:
+        if self._mute and self._last and self._body is None:
             self._finish()
 
     def _judged(self, raw: bytes, *, more: bool) -> RequestHead | None:
@@ -880,11 +862,9 @@ class HttpRelay:
         pending.begun = True
         self._answered = None  # what the client has yet to take is this one's from here on, nearly always
         if head.status == 101:
-            if pending.websocket and len(self.pending) == 1:
-                self._switched = True
-                self._switching = False
-                return end, raw
-            raise _UnreadError
+            if not (pending.websocket and len(self.pending) == 1):
+                raise _UnreadError
+            return end, raw
         if head.status < 200:
             pending.unasked = pending.unasked and head.status != 100
             return end, raw
@@ -898,10 +878,9 @@ class HttpRelay:
             self._begin_inspection(self.inspect(pending, head))
         if pending.websocket:
             self._switching = False
-            self._refused_switch = True
         if self._body is not None and pending.unasked and not pending.body_begun:
             # Answered before its body: the origin may take what comes next for the body or for a request.
-            self._last = self._close_after = True
+            self._last = True
         return end, raw
 
     def _incoming(self, head: bytes) -> bytes:
@@ -933,7 +912,7 @@ class HttpRelay:
         self._deaf = self._lost_place = True
         if self.inspect is not None and head is not None:
             if any(n.lower() == b"transfer-encoding" and is_chunked(v) for n, v in head.fields):
-                self._response, self._close_after = Chunked(lenient=True), True
+                self._response = Chunked(lenient=True)
             self._begin_inspection(self.inspect(self.pending[0], head))
 
     # -- inspection of responses

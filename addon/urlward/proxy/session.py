@@ -685,6 +685,17 @@ class Session(HttpEnds, Member):
         if rest:
             self._first(rest)
 
+    def switch(self, names: Names, early: bytes, *, ended: bool) -> None:
+        """Relay unread what comes from here on."""
+        assert self._server is not None
+        self._relay.ends = NO_ENDS
+        relay = RawRelay(self, names, early)
+        self._begin_relay(relay)
+        self._take_server(self._server)
+        relay.connected()
+        if ended:
+            relay.client_ended()
+
     def hold_client(self, *, held: bool) -> None:
         """Stop reading from the client, or go on."""
         (self._client.pause if held else self._client.resume)(HELD)
