@@ -13,7 +13,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from urlward.process import MAX_MESSAGE
+from urlward.process import MAX_MESSAGE, state_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -150,6 +150,10 @@ class Reloads:
         """Ask for one."""
         self.said, self.under_way = "", True
         os.kill(self._parent, signal.SIGUSR2)
+
+    def is_stopped(self) -> bool:
+        """Whether the supervisor is stopped, as by Ctrl-Z, so that nothing that ends is replaced."""
+        return state_of(self._parent) == "T"
 
     def listen(self, loop: "asyncio.AbstractEventLoop") -> None:
         """Listen on the channel."""

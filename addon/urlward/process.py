@@ -198,6 +198,19 @@ def beat(
         os.write(channel, json.dumps({message: True, "fails": fails()}).encode())
 
 
+def state_of(process: int) -> str:
+    """A process's state, a letter (proc_pid_stat(5)), or nothing where that is not to be had.
+
+    Stopped, or else that of whichever thread could go on soonest: where one computes, the event loop's may
+    wait for it.
+    """
+    found = []
+    for path in Path(f"/proc/{process}/task").glob("*/stat"):
+        with suppress(OSError, IndexError):
+            found.append(path.read_text().rpartition(")")[2].split()[0])
+    return next((state for state in "TtDR" if state in found), found[0] if found else "")
+
+
 def taken_channel(asked: Mapping[str, Any]) -> int | None:
     """Take the descriptor for `beat` where the parent gives one (``channel``); no child inherits it."""
     channel: int | None = asked.get("channel")

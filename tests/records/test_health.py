@@ -18,6 +18,9 @@ def test_each_worker_has_to_report_in_time() -> None:
     assert not healthy({}, 1).ok
     # One that is being replaced may overlap with its successor.
     assert healthy({"a": 0.0, "b": 0.0, "c": 9.0}, 2).ok
+    # Those that are there filter on, and none that ends is replaced.
+    stopped = healthy({"a": 0.0}, 1, stopped=True)
+    assert stopped.as_json()["failing"] == {"workers": ["the supervisor is stopped"]}
 
 
 def test_ready() -> None:

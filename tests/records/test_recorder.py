@@ -130,6 +130,22 @@ async def test_one_store_that_fails_is_an_alarm_in_the_other(running: Running) -
     await until(lambda: running.recorder.raised == {"store-down": 1, "store-back": 1})
 
 
+async def test_why_a_store_is_down_is_known_after_a_reload(running: Running) -> None:
+    """It was red without a reason; the alarm is not recorded once more."""
+    running.stores["jsonl"].down = True
+    await running.start()
+    await until(lambda: running.recorder.alarms)
+    await running.end()
+    another = Running(running.state)
+    another.stores["jsonl"].down = True
+    await another.start()
+    await until(lambda: another.recorder.alarms == running.recorder.alarms)
+    another.stores["jsonl"].down = False
+    await until(lambda: not another.recorder.alarms)
+    await another.end()
+    assert [one["alarm"] for one in another.stores["jsonl"].details("alarm")] == ["store-down", "store-back"]
+
+
 async def test_a_loss_is_an_alarm_for_an_hour(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     await running.start()
     running.recorder.alarm("store-replaced", "store sqlite: was deleted", whose="sqlite")

@@ -5,12 +5,18 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from conftest import until
+from urlward.config import Config, RecordsTable
 from urlward.plan import Reloads
+from urlward.records.status import health_of
+from urlward.service.services import Services
+from urlward.state.folder import local_key
 
 
 @pytest.fixture
@@ -51,3 +57,22 @@ async def test_what_came_of_one_is_heard(asked: list[int], caplog: pytest.LogCap
         await asyncio.sleep(0)
         assert not asyncio.get_running_loop().remove_reader(theirs.fileno()), "it listens to nobody any more"
         assert len(caplog.messages) == 1, "that the supervisor has ended is no message"
+
+
+async def test_that_a_supervisor_is_stopped_is_told(tmp_path: Path) -> None:
+    """As by Ctrl-Z: all was green, and no worker that ended was replaced."""
+    config = Config(records=RecordsTable(privacy="counts"), state=str(tmp_path))
+    with subprocess.Popen(["sleep", "99"]) as supervisor:
+        services = Services(config, tmp_path, local_key(tmp_path), reloads=Reloads(supervisor.pid, None))
+
+        def is_told() -> bool:
+            return "the supervisor is stopped" in health_of(services._measures).checks["workers"]
+
+        try:
+            assert not is_told()
+            supervisor.send_signal(signal.SIGSTOP)
+            await until(is_told)
+            supervisor.send_signal(signal.SIGCONT)
+            await until(lambda: not is_told())
+        finally:
+            supervisor.kill()

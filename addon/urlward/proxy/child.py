@@ -24,6 +24,7 @@ from urlward.process import (
     hold_requests,
     module_command,
     received,
+    state_of,
     take_requests,
     used_by,
 )
@@ -331,19 +332,6 @@ def is_hung(silence: float, timeout: float, state: str, used: float) -> bool:
         return False
     waits_for_machine = state == "D" or (state in ("R", "") and used < timeout * _BUSY)
     return not waits_for_machine or silence >= STARVED * timeout
-
-
-def state_of(process: int) -> str:
-    """A process's state, a letter (proc_pid_stat(5)), or nothing where that is not to be had.
-
-    Stopped, or else that of whichever thread could go on soonest: where one computes, the event loop's may
-    wait for it.
-    """
-    found = []
-    for path in Path(f"/proc/{process}/task").glob("*/stat"):
-        with suppress(OSError, IndexError):
-            found.append(path.read_text().rpartition(")")[2].split()[0])
-    return next((state for state in "TtDR" if state in found), found[0] if found else "")
 
 
 def say_of(text: str) -> None:

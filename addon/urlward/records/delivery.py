@@ -65,15 +65,24 @@ class StoreAlarms:
         tell: takes an alarm's kind and text.
         clock: seconds.
         down: whether it was down when a process before this one ended, which has said so.
+        lasts: takes the same of what lasts that such a process has said.
 
     Attributes:
         down: whether it has been said to be down, and not yet to be back.
     """
 
     def __init__(
-        self, store: str, tell: Callable[[str, str], None], clock: Callable[[], float], *, down: bool
+        self,
+        store: str,
+        tell: Callable[[str, str], None],
+        clock: Callable[[], float],
+        *,
+        down: bool,
+        lasts: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self.down = down
+        self._lasts = lasts
+        self._knows_why = False
         self._store = store
         self._tell = tell
         self._clock = clock
@@ -89,9 +98,13 @@ class StoreAlarms:
 
     def failed(self, text: str) -> None:
         """Report that the store does not take events; once."""
+        text = f"{text}; events wait on the disk"
         if not self.down:
             self.down = True
-            self.say("store-down", f"{text}; events wait on the disk")
+            self.say("store-down", text)
+        elif not self._knows_why:
+            self._lasts("store-down", f"store {self._store}: {text}")
+        self._knows_why = True
 
     def waiting(self, count: int) -> None:
         """Report the number of events on the disk; an alarm, once, where some wait for long though it
@@ -191,6 +204,7 @@ class Delivery:
         state: the state folder.
         open_store: opens it; called again where that fails.
         tell: takes an alarm's kind and text, from any thread.
+        lasts: takes those that a process before this one has told.
 
     Attributes:
         name: of the store.
@@ -209,6 +223,7 @@ class Delivery:
         state: Path,
         open_store: Callable[[], Store],
         tell: Callable[[str, str], None],
+        lasts: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self.name = name
         self.place = place
@@ -218,7 +233,7 @@ class Delivery:
         self._open = open_store
         self._store: Store | None = None
         self._outbox = Outbox(state)
-        self._alarms = StoreAlarms(name, tell, time.monotonic, down=False)
+        self._alarms = StoreAlarms(name, tell, time.monotonic, down=False, lasts=lasts)
         self._clock = time.monotonic
         self._closing = Flag()
         self._end_at = 0.0

@@ -565,11 +565,12 @@ class Exposition(Collector):
         recorder: gives what the recorder says of itself.
         fleet: gives the figures of several nodes; None where there is one.
         publishing: gives those of a publisher; None where this is none.
+        stopped: whether the supervisor is, as by Ctrl-Z.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
 
     Attributes:
-        expected: as above; may be set.
+        expected, stopped: as above; may be set.
         refused: snapshots that were none.
     """
 
@@ -582,6 +583,7 @@ class Exposition(Collector):
         recorder: Callable[[], RecorderState] = RecorderState,
         fleet: Callable[[], FleetFigures | None] = lambda: None,
         publishing: Callable[[], PublishFigures | None] = lambda: None,
+        stopped: Callable[[], bool] = bool,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -592,6 +594,7 @@ class Exposition(Collector):
         self._recorder = recorder
         self._fleet = fleet
         self._publishing = publishing
+        self.stopped = stopped
         self._clock = clock
         self._steady = steady
         self._sums = Sums()

@@ -205,7 +205,14 @@ class Recorder:
         self._writer = Writer(state, name, records.node, who, limit=records.queue, clock=clock)
         self._desk = Desk(state, answers or {}, self._measure)
         self.deliveries = tuple(
-            Delivery(name, place_of(table), state, partial(open_store, table, state), self._tell_of(name))
+            Delivery(
+                name,
+                place_of(table),
+                state,
+                partial(open_store, table, state),
+                self._tell_of(name),
+                partial(self.lasts, whose=name),
+            )
             for name, table in zip(store_names(records.store), records.store, strict=True)
         )
         self._outbox = Outbox(state)
@@ -363,9 +370,12 @@ class Recorder:
             self.tell("gap", gap(since, self._now(), text))
 
     def lasts(self, alarm: str, text: str, whose: str) -> None:
-        """An alarm lasts that was recorded before this process began."""
+        """Take an alarm that lasts, and was recorded before this process began, from any thread."""
+        assert self._loop is not None
         if alarm in ENDS.values():
-            self._lasting[alarm, whose] = text, math.inf
+            with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+                lasting = self._lasting.__setitem__
+                self._loop.call_soon_threadsafe(lasting, (alarm, whose), (text, math.inf))
 
     def _tell_of(self, store: str) -> Callable[[str, str], None]:
         return partial(self.alarm, whose=store)

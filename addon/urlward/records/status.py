@@ -56,16 +56,20 @@ class Health:
         return {"ok": self.ok, "checks": list(self.checks), "failing": failing}
 
 
-def healthy(silence: Mapping[str, float], expected: int, rules: RulesFacts | None = None) -> Health:
+def healthy(
+    silence: Mapping[str, float], expected: int, rules: RulesFacts | None = None, *, stopped: bool = False
+) -> Health:
     """Check health: whether the workers are there, and the rules of a gateway that are wanted.
 
     Args:
         silence: seconds since each connected worker has reported.
         expected: how many there should be.
         rules: of a gateway.
+        stopped: whether who would replace a worker is.
     """
     reporting = sum(seconds <= REPORT_WITHIN for seconds in silence.values())
     missing = [f"{reporting} of {expected} report"] if reporting < expected else []
+    missing += ["the supervisor is stopped"] if stopped else []
     # Rules that the operator has taken away need no other process.
     unwanted = [what for what in rules.wrong if what != "down"] if rules is not None else []
     return Health({"workers": missing} | ({"rules": unwanted} if rules is not None else {}))
@@ -121,7 +125,9 @@ VERSION = 1
 
 def health_of(exposition: Exposition) -> Health:
     """Health for ``/healthz``."""
-    return healthy(exposition.silence(), exposition.expected, exposition.rules())
+    return healthy(
+        exposition.silence(), exposition.expected, exposition.rules(), stopped=exposition.stopped()
+    )
 
 
 def readiness_of(exposition: Exposition) -> Health:

@@ -110,6 +110,7 @@ class Services:
         self._measures = Exposition(
             config.feed, state, expected=config.workers if publisher is None else 0,
             recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
+            stopped=bool if reloads is None else reloads.is_stopped,
         )  # fmt: skip
         self._nodes: FleetNodes | None = None
         self._attempts = WrongGuesses()
