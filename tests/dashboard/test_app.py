@@ -277,6 +277,9 @@ def test_sessions_end_by_themselves_and_by_hand(inside: Browser, clock: Clock):
     assert inside.get("/").status == 200
     clock.now += 20
     assert inside.get("/").status == 303
+    answer = inside.form("/login", "/allows", url="http://listed.example/", why="one")
+    assert answer.status == 401
+    assert b"over: log in again" in answer.data
     inside.log_in()
     before = dict(inside.cookies)
     assert inside.form("/", "/logout").headers["Location"] == "/login"

@@ -81,6 +81,7 @@ _FOREIGN = (
     "This form is of another session, or its cookie did not come: browsers send it over HTTPS, and to this "
     "machine itself. Load the page anew."
 )
+_OVER = "The session is over: log in again."
 _OPERATORS = "For operators only: you are in as a viewer."
 
 ROLLOUTS = "/rollouts"
@@ -421,7 +422,7 @@ class Base(RequestHandler):
                 raise HTTPError(HTTPStatus.FORBIDDEN)
             return
         if self.as_json or self.request.method != "GET":
-            raise HTTPError(HTTPStatus.UNAUTHORIZED)
+            raise HTTPError(HTTPStatus.UNAUTHORIZED, reason=None if self.as_json else _OVER)
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
 
     async def ask[T](self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
