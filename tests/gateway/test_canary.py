@@ -262,10 +262,12 @@ async def test_a_full_set_is_no_reason_to_start_anew(full: bool, monkeypatch: py
     monkeypatch.setattr(canary_, "_exchange", refused)
     kernel = Kernel([])
     kernel.full = full
-    canary = Canary(TABLE, kernel, CanaryMark(), 1, print, steers=True)
+    clock = iter((1.0, 100.0))
+    canary = Canary(TABLE, kernel, CanaryMark(), 1, print, steers=True, clock=lambda: next(clock))
     with pytest.raises(BrokenError, match="steered addresses: not taken") as caught:
         await canary._send(ip_address("192.0.2.252"))
     assert caught.value.late is full
+    assert canary.asked == (100.0 if full else 1.0), "nobody's comes to this worker meanwhile"
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -312,7 +312,7 @@ async def test_all_who_ask_at_a_time_are_recorded(tmp_path: Path) -> None:
         for _, writer in streams:
             stack.callback(writer.close)
             writer.write(framed(query))
-        await until(lambda: rig.service._owed == len(hosts))
+        await until(lambda: sum(rig.service._owed) == len(hosts))
         upstream.answer = alias
         upstream.answer_held()
         for reader, _ in streams:

@@ -115,7 +115,7 @@ async def test_an_answer_for_many_is_sent_by_turns(rig: Rig, upstream: Upstream,
         rounds.append(sum(len(client.answers) for client in many))
     assert rounds == [100, 200, 250]
     assert not other.answers, "who asks later has an answer of its own"
-    assert rig.service._owed == 1
+    assert rig.service._owed == [1, 0]
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 11, b"\0\0\x80" + bytes(9)], ids=["empty", "short", "answer"])
@@ -307,7 +307,7 @@ async def test_answers_whose_fragments_are_lost(tmp_path: Path) -> None:
 
 async def test_no_more_than_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that is slow, and clients that ask on: nothing piles up."""
-    monkeypatch.setattr(dns_service, "OWED", 50)
+    monkeypatch.setattr(dns_service, "OWED", (50, 50))
     monkeypatch.setattr(dns_service, "OWED_TO_ONE", (20, 20))
     upstream = await Upstream(lambda _: None).start()
     async with serving(tmp_path, upstream, timeout=0.5) as rig:
@@ -323,7 +323,7 @@ async def test_no_more_than_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert sum(len(client.answers) for client in more) == 71
         await until(lambda: len(greedy.answers) == 100 and other.answers, "the end")
         await until(lambda: all(client.answers for client in more), "the end")
-        assert rig.service._owed == 0
+        assert rig.service._owed == [0, 0]
         assert rig.service._owed_to == ({}, {})
         assert rig.service._under_way == ({}, {})
 
@@ -350,7 +350,7 @@ async def test_no_client_has_all_whatever_networks_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many a line has 256 networks of IPv6."""
-    monkeypatch.setattr(dns_service, "OWED", 1_000)
+    monkeypatch.setattr(dns_service, "OWED", (1_000, 800))
     monkeypatch.setattr(dns_service, "OWED_TO_NETWORK", (500, 400))
     upstream = await Upstream(lambda _: None).start()
     async with serving(tmp_path, upstream, timeout=0.5) as rig:
@@ -362,7 +362,19 @@ async def test_no_client_has_all_whatever_networks_it_has(
             rig.service.ask(wire(f"of-{number}.example"), client)
         assert not any(client.answers for client in others)
         await until(lambda: all(client.answers for client in others), "the end")
-        await until(lambda: not rig.service._owed, "the end")
+        await until(lambda: not any(rig.service._owed), "the end")
+
+
+async def test_over_tcp_there_is_room_for_others_at_the_resolver(tmp_path: Path) -> None:
+    """It takes 800 at a time, which five clients may ask for."""
+    upstream = await Upstream(lambda _: None).start()
+    async with serving(tmp_path, upstream, timeout=0.5) as rig:
+        greedy, other = [Asker(f"192.0.2.{i}") for i in range(5)], Asker("192.0.2.200")
+        for number in range(1_000):
+            rig.service.ask(wire(f"n{number}.example"), greedy[number // 200], tcp=True)
+        rig.service.ask(wire(), other, tcp=True)
+        assert not other.answers
+        await until(lambda: other.answers, "the end")
 
 
 async def test_nobody_to_ask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

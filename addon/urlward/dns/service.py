@@ -18,7 +18,7 @@ from urlward.dns.answers import error, truncated
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults, Found
 from urlward.dns.policy import Asker, Reason
-from urlward.dns.upstream import DnsExchange, Forwarder
+from urlward.dns.upstream import LINES, ON_A_LINE, UNDER_WAY, DnsExchange, Forwarder
 from urlward.dns.wire import (
     FORMERR,
     HEADER,
@@ -38,12 +38,12 @@ from urlward.records.privacy import network_of
 
 logger = logging.getLogger("urlward.gateway")
 
-OWED = 10_000
-"""Responses that may be pending; beyond, clients get SERVFAIL."""
+OWED = (UNDER_WAY, LINES * ON_A_LINE)
+"""Responses that may be pending, over UDP and over TCP: as many as a resolver is asked for at a time; beyond,
+clients get SERVFAIL."""
 
 OWED_TO_ONE = (1_000, 200)
-"""To one address, over UDP and over TCP: there a resolver takes 800 at a time. Nor are there more than may
-be added still for others."""
+"""To one address. Nor are there more than may be added still for others."""
 
 OWED_TO_NETWORK = (5_000, 400)
 """To one network of IPv6, whose addresses a client may have all of."""
@@ -126,7 +126,7 @@ class QueryService:
         self._under_way: tuple[dict[bytes, Asked], dict[bytes, Asked]] = ({}, {})
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
         """Responses pending by address and network, over UDP and over TCP."""
-        self._owed = 0
+        self._owed = [0, 0]
         self._later: dict[str, deque[tuple[Asked, Callable[[Asked], None]]]] = {}
         """Work on answers that takes long, by the networks of who has asked."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,7 +152,7 @@ class QueryService:
         if question.type in _TRANSFERS:
             client.answer(error(query, REFUSED, question))
             return True
-        if self._owed >= OWED or self._owes_enough(client.host, tcp):
+        if self._owed[tcp] >= OWED[tcp] or self._owes_enough(client.host, tcp):
             client.answer(error(query, SERVFAIL, question))
             return True
         if not query[2] & _RECURSION:
@@ -261,14 +261,14 @@ class QueryService:
     def _owes_enough(self, host: str, tcp: bool) -> bool:
         owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])
         # No more than there is room left for others: with many networks, too, nobody takes all of it.
-        room = OWED - self._owed
+        room = OWED[tcp] - self._owed[tcp]
         return any(
             owed.get(key, 0) >= min(most, room) for key, most in zip(counted_by(host), bounds, strict=False)
         )
 
     def _owe(self, asked: Asked, number: bytes, client: QueryClient) -> None:
         asked.clients[number, client.place] = client
-        self._owed += 1
+        self._owed[asked.tcp] += 1
         owed = self._owed_to[asked.tcp]
         for key in counted_by(client.host):
             owed[key] = owed.get(key, 0) + 1
@@ -278,7 +278,7 @@ class QueryService:
         if len(data) > PLAIN_SIZE and not asked.tcp and len(data) > _size(asked):
             data = truncated(asked.query, data, asked.question)
         rest = data[2:]
-        self._owed -= len(asked.clients)
+        self._owed[asked.tcp] -= len(asked.clients)
         owed = self._owed_to[asked.tcp]
         for (number, _), client in asked.clients.items():
             for key in counted_by(client.host):

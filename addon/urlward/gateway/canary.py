@@ -206,6 +206,8 @@ class Canary:
         if answer.rcode() != dns.rcode.NOERROR:
             # A set that is full stays so over another start, which would end what is open.
             full = await self._kernel.is_full()
+            if full:
+                self.asked = self._mark.came = self._clock()  # nobody's canary gets further
             raise BrokenError(
                 "steered addresses", f"not taken, so DNS answers {answer.rcode().name}", late=full
             )
