@@ -807,6 +807,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/&amp;x=%2f"),
         ("/q?id=5", "/q&id=5"),
         ("/q?id=5", "/q&?id=5"),
+        # Flask's `<int:id>`, and `\d+` of Django and aiohttp
+        ("/g/15/a", "/g/1%D9%A5/a"),
+        ("/g/15/*", "/g/%EF%BC%91%EF%BC%95/x"),
+        ("/g/15/*", "/g/1\xd9\xa5/../x"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
