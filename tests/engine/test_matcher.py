@@ -811,6 +811,9 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/g/15/a", "/g/1%D9%A5/a"),
         ("/g/15/*", "/g/%EF%BC%91%EF%BC%95/x"),
         ("/g/15/*", "/g/1\xd9\xa5/../x"),
+        # Flask, Django; Node, Spring
+        ("/q?id=115", "/q?id=11_5"),
+        ("/q?id=15", "/q?id=0xf"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`

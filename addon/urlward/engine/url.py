@@ -487,14 +487,15 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
     Args:
         query: as sent.
         loosely: whether values are there as programs may take them, too: paths without dot segments, and
-            numbers without zeros or a plus in front, in the digits of ASCII (Java and Python read any).
+            numbers without zeros or a plus in front, in digits of ASCII (Java and Python read any), without
+            `_` between them (Python), and decimal where they are hexadecimal (JavaScript, Spring).
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
     if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
         plain = _parameters(query.split("&"))
-        if "/" not in query and "=0" not in query:
+        if "/" not in query and not _MAY_BE_NUMBERS(query):
             return frozenset(plain)
         found = set(plain)
     else:
@@ -509,18 +510,25 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
         if len(paths) > _MAX_PATHS:
             raise UrlError(f"a query of more than {_MAX_PATHS} paths")
         found.update([spelling for one in paths for spelling in _paths(one, dots=loosely)])
-    if loosely and ("=0" in query or "%" in query):
+    if loosely and ("%" in query or _MAY_BE_NUMBERS(query)):
         found.update([number for one in found if (number := _as_number(one))])
     return frozenset(found)
+
+
+_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+_)").search
+_IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
+_HEX_NUMBER = re.compile("0[xX][0-9A-Fa-f]+").fullmatch
 
 
 def _as_number(parameter: str) -> str:
     """A parameter with the number that its value is; empty where it is none."""
     name, _, value = parameter.partition("=")
-    if len(value) > _MOST_NUMBER or not ("%" in value or value[:1] == "0"):
+    if len(value) > _MOST_NUMBER or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
         return ""
-    digits = unquote(value).removeprefix("+")
-    return f"{name}={int(digits)}" if digits.isdecimal() else ""
+    digits = _IN_NUMBERS("", unquote(value).removeprefix("+"))
+    if digits.isdecimal():
+        return f"{name}={int(digits)}"
+    return f"{name}={int(digits, 16)}" if _HEX_NUMBER(digits) else ""
 
 
 def _in_every_spelling(query: str, *others: str) -> set[str]:
