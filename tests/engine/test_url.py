@@ -1161,6 +1161,12 @@ def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)
 
 
+@each_row("name", ["title", "user", "UserName", "q", "a[tag]", "zipcode"])
+def test_a_number_in_a_text_is_another_text(name: str) -> None:
+    assert f"{name}=7" not in request_parameters(f"{name}=007")
+    assert "userid=7" in request_parameters("userid=007")
+
+
 @each_row(
     ("query", "entry"),
     [

@@ -518,12 +518,16 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
 _MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+_)").search
 _IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
 _HEX_NUMBER = re.compile("0[xX][0-9A-Fa-f]+").fullmatch
+# The user 007 is not the user 7, as the user_id 007 is.
+_NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|text|title|user|word)").search
 
 
 def _as_number(parameter: str) -> str:
     """A parameter with the number that its value is; empty where it is none."""
     name, _, value = parameter.partition("=")
     if len(value) > _MOST_NUMBER or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
+        return ""
+    if _NAMES_A_TEXT(name) and not name.lower().endswith("id"):
         return ""
     digits = _IN_NUMBERS("", unquote(value).removeprefix("+"))
     if digits.isdecimal():
