@@ -422,7 +422,15 @@ def test_an_excuse_for_a_port_is_for_that_port_alone() -> None:
         *((query, "block") for query in ("id=1&id=2", "id=2&id=1", "id=1;id=2", "id=1&i%64=2", "id=1&ID=2")),
         *(
             (query, "block")
-            for query in ("id=1&id[]=2", "id=1&[id]=2", "id=1&+id=2", "id=1&id%00=2", "id=1&id")
+            for query in (
+                "id=1&id[]=2",
+                "id=1&[id]=2",
+                "id=1&+id=2",
+                "id=1&id%00=2",
+                "id=1&id",
+                "id=01",
+                "id=1&id=01",
+            )
         ),
     ],
 )
@@ -431,6 +439,13 @@ def test_an_excuse_by_a_parameter_is_for_its_only_value(query: str, action: str)
     assert found.check("a.test", f"/view?{query}").action == action
     assert found.check("a.test", f"/both?x=1&{query}").action == (action if "x=2" not in query else "block")
     assert matcher("http://a.test/view?id=1").check("a.test", f"/view?{query}").blocked == (query != "id=2")
+
+
+def test_an_excuse_by_a_number_is_for_its_own_spelling() -> None:
+    found = matcher("a.test", "@@http://a.test/get?month=05")
+    assert found.check("a.test", "/get?x=1&month=05").action == "allow"
+    for query in ("month=5", "month=005", "month=05&month=5"):
+        assert found.check("a.test", f"/get?{query}").blocked, query
 
 
 def test_an_excuse_by_a_path_is_for_any_spelling_of_it() -> None:
@@ -792,6 +807,13 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/&amp;x=%2f"),
         ("/q?id=5", "/q&id=5"),
         ("/q?id=5", "/q&?id=5"),
+        # Flask's `<int:id>`, and `\d+` of Django and aiohttp
+        ("/g/15/a", "/g/1%D9%A5/a"),
+        ("/g/15/*", "/g/%EF%BC%91%EF%BC%95/x"),
+        ("/g/15/*", "/g/1\xd9\xa5/../x"),
+        # Flask, Django; Node, Spring
+        ("/q?id=115", "/q?id=11_5"),
+        ("/q?id=15", "/q?id=0xf"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`

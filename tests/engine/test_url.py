@@ -1078,6 +1078,13 @@ def test_few_readings_are_added_by_what_is_repeated(unit: str) -> None:
             "user_id=+5%20",
             "user_id=5%00%09",
             "user.id=%c2%a05%E2%80%A8",
+            "user_id=005",
+            "user_id=%2B5",
+            "user_id=+05",
+            "x=/a&user_id=0%D9%A5",
+            "user_id=%EF%BC%95",
+            "user_id=0_5",
+            "user_id=0x05",
             "+user_id=5",
             "%20user_id=5",
             "%20+%20user_id=5",
@@ -1137,6 +1144,11 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
         "user_id=5[]",
         "user_id[x]=5",
         "user_id=55",
+        "user_id=05a",
+        "user_id=0x5g",
+        "user_id=0__5",
+        "user_id=-05",
+        "user_id=%C2%B2%C2%B5",
         "user-id=5",
         "USER_ID=5",
         "user%2bid=5",
@@ -1147,6 +1159,12 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
 )
 def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)
+
+
+@each_row("name", ["title", "user", "UserName", "q", "a[tag]", "zipcode"])
+def test_a_number_in_a_text_is_another_text(name: str) -> None:
+    assert f"{name}=7" not in request_parameters(f"{name}=007")
+    assert "userid=7" in request_parameters("userid=007")
 
 
 @each_row(

@@ -1057,9 +1057,10 @@ class _Judging(Work):
             params = self._params_of(query, nocase=nocase)
             pairs = {param: name_and_value(param, nocase=nocase) for param in params}
             sent = set(pairs.values())
-            if any("/." in f"/{value}" for _, value in sent):
+            if any("/." in f"/{value}" or value.isdecimal() for _, value in sent):
                 self.spend(len(query))
-                sent = {name_and_value(one, nocase=nocase) for one in request_parameters(query, dots=False)}
+                alone = request_parameters(query, loosely=False)
+                sent = {name_and_value(one, nocase=nocase) for one in alone}
             of_name: dict[str, set[str]] = {}
             for name, value in sent:
                 of_name.setdefault(name, set()).add(value)

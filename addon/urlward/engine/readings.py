@@ -291,8 +291,9 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     if has_dots:
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`. And to routers
         # that take out no dot segments `/gallery/5/../x` is below `/gallery/5/`.
-        as_it_is = Reading(spelled(unescape_all(split_target(target)[0]).replace("\\", "/")), query)
-        return (*[reading._replace(shorter=False, respelled=False) for reading in readings], as_it_is)
+        parts = map(split_target, (target, *respelled))
+        kept = [Reading(spelled(unescape_all(path).replace("\\", "/")), query) for path, query in parts]
+        return (*[reading._replace(shorter=False, respelled=False) for reading in readings], *kept)
     return readings
 
 
@@ -492,17 +493,18 @@ def _without_braced(path: str) -> str:
 
 
 def _from_latin1(target: str) -> str:
-    """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them."""
+    """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them, and digits
+    of other scripts as ours, as Java and Python read numbers: Flask's `<int:id>` takes any."""
     return _BEYOND_ASCII.sub(_Spelled(_letters), target)
 
 
 def _letters(escaped: str) -> str:
     data = unquote_to_bytes(escaped.encode("latin-1"))
     try:
-        data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
         return "".join(map(_ANSI.__getitem__, data))
-    return escaped
+    return "".join([str(int(digit)) for digit in text]) if text.isdecimal() else escaped
 
 
 def _with_blanks(target: str) -> str:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from ipaddress import IPv6Address
 from string import ascii_letters, ascii_lowercase, digits
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 import can_ada
 
@@ -66,6 +66,8 @@ _MAX_PARAMETERS = 1000
 """Parameters of a query, which is what common origins take."""
 _MAX_PATHS = 256
 """Those of them that have a slash, in all their spellings."""
+_MOST_NUMBER = 128
+"""Characters of a number, as sent."""
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 SLASHES = re.compile(r"/{2,}")
@@ -474,7 +476,7 @@ def query_parameters(query: str) -> frozenset[str]:
     return frozenset(map(_folded, _parameters(query.replace("+", "%20").split("&"))))
 
 
-def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
+def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
     """The parameters that a query as sent has to any common origin.
 
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
@@ -484,14 +486,16 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
 
     Args:
         query: as sent.
-        dots: whether those are among these spellings that have dot segments taken out.
+        loosely: whether values are there as programs may take them, too: paths without dot segments, and
+            numbers without zeros or a plus in front, in digits of ASCII (Java and Python read any), without
+            `_` between them (Python), and decimal where they are hexadecimal (JavaScript, Spring).
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
     if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
         plain = _parameters(query.split("&"))
-        if "/" not in query:
+        if "/" not in query and not _MAY_BE_NUMBERS(query):
             return frozenset(plain)
         found = set(plain)
     else:
@@ -505,8 +509,30 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
         paths = [one for one in found if "/" in one]
         if len(paths) > _MAX_PATHS:
             raise UrlError(f"a query of more than {_MAX_PATHS} paths")
-        found.update([spelling for one in paths for spelling in _paths(one, dots=dots)])
+        found.update([spelling for one in paths for spelling in _paths(one, dots=loosely)])
+    if loosely and ("%" in query or _MAY_BE_NUMBERS(query)):
+        found.update([number for one in found if (number := _as_number(one))])
     return frozenset(found)
+
+
+_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+_)").search
+_IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
+_HEX_NUMBER = re.compile("0[xX][0-9A-Fa-f]+").fullmatch
+# The user 007 is not the user 7, as the user_id 007 is.
+_NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|text|title|user|word)").search
+
+
+def _as_number(parameter: str) -> str:
+    """A parameter with the number that its value is; empty where it is none."""
+    name, _, value = parameter.partition("=")
+    if len(value) > _MOST_NUMBER or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
+        return ""
+    if _NAMES_A_TEXT(name) and not name.lower().endswith("id"):
+        return ""
+    digits = _IN_NUMBERS("", unquote(value).removeprefix("+"))
+    if digits.isdecimal():
+        return f"{name}={int(digits)}"
+    return f"{name}={int(digits, 16)}" if _HEX_NUMBER(digits) else ""
 
 
 def _in_every_spelling(query: str, *others: str) -> set[str]:
