@@ -15,7 +15,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.framing import Unbounded
 from urlward.proxy.head import HeadError, RequestFields, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
-from urlward.proxy.relay import FRESH, MAX_HELD, NOWHERE, HttpRelay, Origin
+from urlward.proxy.relay import FRESH, NOWHERE, HttpRelay, Origin
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -239,12 +239,6 @@ class ForwardRelay(HttpRelay):
         HttpRelay._read_requests(self, data)
         if answered and self._body is None and not self.pending:
             self._turn_over()
-
-    def _bound_held(self) -> None:
-        if self._switching and self.pending:
-            HttpRelay._bound_held(self)
-        elif len(self._held) > MAX_HELD:
-            self.ends.hold_client(held=True)
 
     def _leave(self, *, keep: bool) -> None:
         """Release the connection to the origin, if there is one."""

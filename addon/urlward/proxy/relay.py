@@ -796,10 +796,10 @@ class HttpRelay:
     def _bound_held(self) -> None:
         if len(self._held) <= MAX_HELD:
             return
-        if self._behind:
-            self.ends.hold_client(held=True)
+        if self._switching and self.pending:
+            self._finish()  # of what is behind an upgrade nobody needs so much before it is answered
         else:
-            self._finish()
+            self.ends.hold_client(held=True)
 
     def _read_held(self) -> None:
         if self._deaf:
