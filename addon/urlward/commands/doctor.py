@@ -273,7 +273,11 @@ def _reach(config: Config) -> Iterator[Finding]:
     from urlward.proxy.preflight import ASKING
 
     about, settings = "reach", _settings(config)
-    hosts = {mode.listen_host(settings.listen[0]) for mode in settings.parsed() if isinstance(mode, ASKING)}
+    hosts = {
+        mode.listen_host(settings.listen[0])
+        for mode in settings.parsed().values()
+        if isinstance(mode, ASKING)
+    }
     if not all(map(_is_local, hosts)) and config.proxy.users is None and "proxyauth" not in config.mitmproxy:
         advice = (
             "proxy.users has each asked for a password; or see that a firewall lets your own clients alone in"

@@ -15,7 +15,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.framing import Unbounded
 from urlward.proxy.head import HeadError, RequestFields, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
-from urlward.proxy.relay import FRESH, MAX_HELD, NOWHERE, HttpRelay, Origin
+from urlward.proxy.relay import FRESH, NOWHERE, HttpRelay, Origin
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -73,18 +73,13 @@ class ForwardRelay(HttpRelay):
     _minor: int = 1
     _rests_since: float = 0.0
     """When the last response had come."""
-    _unfinished: bool = False
-    """Whether a request was answered whose body has yet to come."""
 
     _in_turn: ClassVar[bool] = True
 
     def client_ended(self) -> None:
         """The client will send no more; requests already received are answered in turn."""
-        if self._waits:
-            HttpRelay.client_ended(self)
-            return
         if self._held and not self._body and bool(self.pending) is not self._switching:
-            self._client_ended = True
+            self._end_waits = True
             return
         if self.idle:
             self._leave(keep=self._keep_alive)  # for others
@@ -96,8 +91,8 @@ class ForwardRelay(HttpRelay):
             return
         if not self.pending:
             self._leave(keep=False)
-            if self._unfinished:
-                self._server = "closed"  # which takes no more of the body
+            if self._body is not None:
+                self._server = "closed"  # which takes no more of it
         elif self.pending[0].begun or self._response_held:
             HttpRelay.server_ended(self)
         elif self.reused and self._again is not None:
@@ -113,12 +108,6 @@ class ForwardRelay(HttpRelay):
     def repeatable(self) -> bool:
         """Whether the request that is under way may be sent again."""
         return self._again is not None
-
-    def read_on(self) -> None:
-        """The client has its turn again."""
-        HttpRelay.read_on(self)
-        if self._client_ended:
-            self._end_with_client()
 
     def go_on(self) -> None:
         """Judge the request that was waiting."""
@@ -181,7 +170,7 @@ class ForwardRelay(HttpRelay):
 
     def _tunnel(self, rest: bytes) -> None:
         names = self.pending.pop().names
-        if self._client_ended:
+        if self._end_waits:
             self._finish()
             return
         self._leave(keep=False)
@@ -199,7 +188,6 @@ class ForwardRelay(HttpRelay):
                 return None
         fields = head.fields
         self._minor = fields.minor
-        self._unfinished = False
         self._close_wanted = not fields.keep_alive
         if self._connected:
             self.reused = True
@@ -247,16 +235,10 @@ class ForwardRelay(HttpRelay):
         self._answer_with(BlockResponse(200, "OK", tuple(fields), body), keep_alive=False)
 
     def _read_requests(self, data: bytes) -> None:
+        answered = self._body is not None and not self.pending
         HttpRelay._read_requests(self, data)
-        if self._unfinished and self._body is None and not self.pending:
-            self._unfinished = False
+        if answered and self._body is None and not self.pending:
             self._turn_over()
-
-    def _bound_held(self) -> None:
-        if self._switching and self.pending:
-            HttpRelay._bound_held(self)
-        elif len(self._held) > MAX_HELD:
-            self.ends.hold_client(held=True)
 
     def _leave(self, *, keep: bool) -> None:
         """Release the connection to the origin, if there is one."""
@@ -277,7 +259,6 @@ class ForwardRelay(HttpRelay):
         self._rests_since = perf_counter()
         if self._body is not None:
             # Its body may still come. What the origin takes that for nobody knows, so nothing follows there.
-            self._unfinished = True
             self._keep_alive = False
             return
         if not self._keep_alive or self._close_wanted:
@@ -290,13 +271,7 @@ class ForwardRelay(HttpRelay):
     def _read_next(self) -> None:
         if self._held and not self._waits:
             self.ends.hold_client(held=False)
-            self._read_held()
-        if self._client_ended:
-            self._end_with_client()
-
-    def _end_with_client(self) -> None:
-        if not (self.pending or self._switching or self._waits or self._done):
-            self.ends.close()
+            self.read_on()
 
     # -- responses
 

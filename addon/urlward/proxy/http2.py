@@ -68,19 +68,16 @@ class ClientStream(Stream):
 
     Attributes:
         request: its head.
-        begun: whether a response has.
     """
 
     lane: "Lane | None" = None
     request: Request = _NONE
-    begun: bool = False
 
 
 class Lane(StreamLane):
     """Lane of an HTTP/2 client: streams, one after another, that a session sees as a client's connection.
 
     Args:
-        loop: the event loop.
         http2: whose streams they are.
 
     Attributes:
@@ -92,8 +89,8 @@ class Lane(StreamLane):
     http2: "Http2"
     stream: ClientStream | None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, http2: "Http2") -> None:
-        super().__init__(loop, http2, None)
+    def __init__(self, http2: "Http2") -> None:
+        super().__init__(http2, None)
         self._served = 0
         self._held = b""
         """Bytes of a head that has not ended."""
@@ -504,7 +501,7 @@ class Http2(Multiplexed):
             if not self._resting:
                 return None
             self._resting[0].drop()
-        lane = Lane(self._loop, self)
+        lane = Lane(self)
         self._lanes.add(lane)
         self.ends.exchange(lane)
         return lane

@@ -523,6 +523,7 @@ class Stream:
         over: whether its end is sent.
         cut: whether its end is a reset that says nothing is wrong.
         trailers: behind it.
+        begun: whether its response has.
     """
 
     id: int
@@ -537,18 +538,16 @@ class Stream:
     over: bool = False
     cut: bool = False
     trailers: Fields = field(default_factory=list)
+    begun: bool = False
 
 
 class StreamLane(Connection):
     """Lane: a stream that a session sees as a connection, in place of a socket."""
 
-    __slots__ = ("_chunks", "_exchange", "_left", "_loop", "_mode", "http2", "stream")
+    __slots__ = ("_chunks", "_exchange", "_left", "_mode", "http2", "stream")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, http2: "Multiplexed", exchange: Exchange | None
-    ) -> None:
+    def __init__(self, http2: "Multiplexed", exchange: Exchange | None) -> None:
         self.begin(exchange)
-        self._loop = loop
         self.http2 = http2
         self.stream: Any = None
         self._exchange = exchange
@@ -643,7 +642,7 @@ class StreamLane(Connection):
         """Tell the session that this lane is closed."""
         owner, self._owner = self._owner, None
         if owner is not None:
-            self._loop.call_soon(owner.lost, self)
+            self.http2._loop.call_soon(owner.lost, self)
 
 
 def _joined(events: Iterable[Any]) -> Iterator[Event]:

@@ -186,12 +186,10 @@ class _Stream(Stream):
 
     Attributes:
         to_head: whether a HEAD request.
-        begun: whether its response has.
     """
 
     lane: "OriginLane | None" = None
     to_head: bool = False
-    begun: bool = False
 
 
 class OriginLane(StreamLane):
@@ -300,7 +298,7 @@ class Http2Origin(Multiplexed):
 
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
-        lane = OriginLane(self._loop, self, session)
+        lane = OriginLane(self, session)
         lane.address = self.address
         self._lanes.add(lane)
         return lane

@@ -162,7 +162,7 @@ class Preflight:
 
     def _unasked(self) -> list[str]:
         """The modes in which no client is asked for a password."""
-        return [mode.full_spec for mode in self._settings.parsed() if not isinstance(mode, ASKING)]
+        return [mode.full_spec for mode in self._settings.parsed().values() if not isinstance(mode, ASKING)]
 
     def _proxy(self) -> Iterator[Problem]:
         if self._config.proxy.users is not None:
@@ -209,7 +209,7 @@ class Preflight:
         """Keys that change nothing as the rest is: a setting that is silently ignored is no setting."""
         config, steers, files = self._config, self._settings.steer, self._config.files
         asking = len(self._unasked()) < len(self._settings.modes)
-        tunnel = any(isinstance(mode, mode_specs.WireGuardMode) for mode in self._settings.parsed())
+        tunnel = any(isinstance(mode, mode_specs.WireGuardMode) for mode in self._settings.parsed().values())
         learns = files is not None and not {files.action, files.pictures} <= {"alert", "off"}
         rules = "gateway.interfaces (where clients come in): there are no rules"
         named = "a mode in which clients name their destinations, such as regular"
@@ -260,12 +260,7 @@ class Preflight:
     def addresses(self) -> Iterator[Listener]:
         """Addresses to listen on, of the filter and of what is beside it."""
         host, port = self._settings.listen
-        modes = self._settings.modes
-        for n, spec in enumerate(modes):
-            try:
-                mode = mode_specs.ProxyMode.parse(spec)
-            except ValueError:
-                continue
+        for n, mode in self._settings.parsed().items():
             number = mode.listen_port(port)
             if number is not None:
                 place = self._place(self._said_by(n, mode))
@@ -296,19 +291,13 @@ class Preflight:
             yield from self._usable("key", lambda: read_key(Path(str(key))))
         yield from self._usable("trust", lambda: read_trust(self._settings.trust))
         for n, path in enumerate(lists):
-            problem = _readable(str(path))
-            if problem is not None:
+            if (problem := _unlisted(str(path))) is not None:
                 yield self._problem(f"list.{n}", problem)
-            elif path.is_dir():
-                yield self._problem(f"list.{n}", f"{path}: {NO_FOLDER}")
             elif not key and path.is_file():
                 yield from self._usable(f"list.{n}", partial(find_key, None, [path]))
         for n, name in enumerate(self._config.protected):
-            problem = _readable(name)
-            if problem is not None:
+            if (problem := _unlisted(name)) is not None:
                 yield Problem(f"protected.{n}", problem)
-            elif Path(name).is_dir():
-                yield Problem(f"protected.{n}", f"{name}: {NO_FOLDER}")
 
     def _feeds(self) -> Iterator[Problem]:
         for n, feed in enumerate(self._config.feed):
@@ -558,6 +547,11 @@ def _readable(path: str) -> str | None:
     except ValueError as e:
         return f"{path!r}: {e}"
     return None
+
+
+def _unlisted(path: str) -> str | None:
+    """Why a list cannot be read, or None."""
+    return _readable(path) or (f"{path}: {NO_FOLDER}" if Path(path).is_dir() else None)
 
 
 def _makeable(folder: Path) -> str | None:

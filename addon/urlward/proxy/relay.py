@@ -555,9 +555,7 @@ class HttpRelay:
                 self._answered = answered.names
                 if answered.closes and not (self._in_turn or self.pending or self._may_come_more()):
                     self._client_ended = True
-                if not self.pending and (
-                    self._answer or self._last or (self._client_ended and not (self._in_turn and self._held))
-                ):
+                if not self.pending and (self._answer or self._last or self._client_ended):
                     self._pass_on(_joined(parts, data, start, position))
                     if self._last and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
@@ -798,10 +796,10 @@ class HttpRelay:
     def _bound_held(self) -> None:
         if len(self._held) <= MAX_HELD:
             return
-        if self._behind:
-            self.ends.hold_client(held=True)
+        if self._switching and self.pending:
+            self._finish()  # of what is behind an upgrade nobody needs so much before it is answered
         else:
-            self._finish()
+            self.ends.hold_client(held=True)
 
     def _read_held(self) -> None:
         if self._deaf:
@@ -1134,7 +1132,7 @@ class HttpRelay:
 
     def _finish(self) -> None:
         self._be_done()
-        if self._client_ended:
+        if self._client_ended or self._end_waits:
             self.ends.close()
         else:
             self.ends.close_server()

@@ -1,6 +1,7 @@
 """Settings of ``urlward run``, and the addresses it listens on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Settings:
     def addresses(self) -> list[Address]:
         """Listening addresses of the modes whose sockets can be inherited."""
         found: dict[Address, None] = {}
-        for mode in self.parsed():
+        for mode in self.parsed().values():
             host, port = mode.listen_host(self.listen[0]), mode.listen_port(self.listen[1])
             if port is None or mode.type_name in _UNSHARED:
                 continue
@@ -120,22 +121,22 @@ class Settings:
         """Modes that one worker alone can serve: mitmproxy opens a UDP socket for them by itself."""
         return [
             mode.full_spec
-            for mode in self.parsed()
+            for mode in self.parsed().values()
             if mode.transport_protocol != "tcp" and not (self.steer and isinstance(mode, mode_specs.DnsMode))
         ]
 
     @property
     def unshared(self) -> list[str]:
         """Modes that work in one process only, since they listen nowhere: ``local``, ``tun``."""
-        return [mode.full_spec for mode in self.parsed() if mode.type_name in _UNSHARED]
+        return [mode.full_spec for mode in self.parsed().values() if mode.type_name in _UNSHARED]
 
-    def parsed(self) -> Iterator[mode_specs.ProxyMode]:
-        """The modes, without those that are none."""
-        for spec in self.modes:
-            try:
-                yield mode_specs.ProxyMode.parse(spec)
-            except ValueError:
-                continue  # the start will refuse it
+    def parsed(self) -> dict[int, mode_specs.ProxyMode]:
+        """The modes by their numbers, without those that are none, which the start will refuse."""
+        found = {}
+        for n, spec in enumerate(self.modes):
+            with suppress(ValueError):
+                found[n] = mode_specs.ProxyMode.parse(spec)
+        return found
 
 
 def hook_address(gateway: GatewayTable) -> Address | None:
