@@ -25,7 +25,10 @@ from urlward.feeds.feed import Feed
 from urlward.feeds.refresh import refresh
 from urlward.feeds.store import FeedStore
 from urlward.feeds.updates import Feeds, Slots, Updates
+from urlward.policy.own import NAME as OWN
+from urlward.policy.own import add_own, draft
 from urlward.state import path_watch
+from urlward.state.folder import local_key, made_folder
 
 
 class Running(Companion):
@@ -238,6 +241,29 @@ async def test_a_stale_feed_is_an_alarm_until_it_is_not(
             feeds, lambda: lines(caplog, "one: no longer stale") and lines(caplog, "1 entry fetched")
         )
     assert len(lines(caplog, "one: stale")) == 1
+
+
+async def test_own_entries_are_compiled_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refreshed: list[str] = []
+
+    def counted(feed: Feed, **_: Any) -> Any:
+        refreshed.append(feed.name)
+        return refresh(feed.table, Config(), tmp_path / "state")
+
+    monkeypatch.setattr(Feed, "refresh", counted)
+    with in_this_process(tmp_path, monkeypatch) as feeds:
+        monkeypatch.setattr(updates, "LOOK", 3_600.0)
+        state = made_folder(tmp_path / "state")
+        add_own(state, local_key(state), draft("http://own.example/p"), "Ann", now=time.time())
+
+        def compiled_again() -> bool:
+            if len(refreshed) == 1:
+                feeds.refresh(OWN)
+            return len(refreshed) > 1
+
+        async with asyncio.timeout(20):
+            await run_until(feeds, compiled_again)
+    assert set(refreshed) == {OWN}
 
 
 async def test_a_path_is_read_when_it_changes_and_when_asked(

@@ -163,6 +163,7 @@ async def test_own_entries_holds_and_objections_are_shared(tmp_path: Path, serve
         objection = add_objection(a.state, a.key, "3K8XCVNTS9KS", "it is my shop", client="", now=time.time())
         await until(lambda: b.owned() and b.holds() and read_objections(b.state))
         assert b.owned() == ["http://own.example/p"]
+        await until(lambda: b.refreshed == [own.NAME])
         assert list(b.holds().values()) == [end]
         (there,) = read_objections(b.state)
         assert (there.id, there.state) == (objection.id, "open")
@@ -759,7 +760,7 @@ async def test_an_acceptance_that_is_used_up_at_once_is_of_all_nodes(
         a.own("last.example")
         await until(lambda: b.owned())
         assert [feed.refresh().reason for feed in feeds.values()] == ["shrunk", "shrunk"]
-        assert b.refreshed == ["one"]
+        assert b.refreshed.count("one") == 1
         assert a.refreshed == []
 
 

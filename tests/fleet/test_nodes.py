@@ -79,6 +79,11 @@ async def node(
             await running
 
 
+def test_no_node_is_not_well(urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert urlward() == 1
+    assert capsys.readouterr().out.endswith("no node has said anything\n")
+
+
 def test_a_node_is_as_it_said_lately() -> None:
     rows = {
         "b": said(100.0, ok=False, alarms=["store-down"]),

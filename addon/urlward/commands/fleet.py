@@ -31,7 +31,10 @@ def add_fleet_commands(command: Command) -> None:
     """Declare ``urlward fleet``; what it needs is imported when it runs."""
     fleet = command("fleet", None, "Several nodes as one.").add_subparsers(required=True, metavar="COMMAND")
     status = subcommand(
-        fleet, "status", _status, "Exit code 0 where all nodes are up, 1 where one is not, or Valkey is away."
+        fleet,
+        "status",
+        _status,
+        "Exit code 0 where all nodes are up, 1 where one is not, or there is none, or Valkey is away.",
     )
     status.add_argument("--json", action="store_true", help="as a JSON object")
     status.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
@@ -62,7 +65,7 @@ def _status(args: argparse.Namespace) -> int:
         nodes = nodes_now(config)
     except AwayError as e:
         why = str(e)
-    ok = not why and all(node.state == "up" for node in nodes)
+    ok = bool(nodes) and all(node.state == "up" for node in nodes)
     if args.json:
         print(
             json.dumps({"ok": ok, "away": why or None, "nodes": [row_of(node) for node in nodes]}, indent=1)
@@ -145,7 +148,8 @@ def lines(nodes: "list[FleetNode]") -> list[str]:
     """Format nodes, one a line, and what is wrong beneath."""
     rows = [_row(node) for node in nodes]
     table = columns([_COLUMNS, *rows], _NUMBERS)
-    wrong = [f"node {node.name}: alarm: {alarm}" for node in nodes for alarm in node.alarms]
+    wrong = [] if nodes else ["no node has said anything"]
+    wrong += [f"node {node.name}: alarm: {alarm}" for node in nodes for alarm in node.alarms]
     wrong += [
         f"node {node.name}: two nodes have this name: give each its own (fleet.node)"
         for node in nodes

@@ -430,8 +430,8 @@ class Feeds:
             each.ask()
 
     def refresh(self, name: str) -> None:
-        """Refresh a feed as soon as possible."""
-        for each in self.updates:
+        """Refresh a feed, or the list of own entries, as soon as possible."""
+        for each in (*self.updates, self._own):
             if each.feed.name == name:
                 each.ask()
 

@@ -294,10 +294,26 @@ class AllowKind(_Kept[Allow]):
 
 
 class OwnKind(_Kept[OwnEntry]):
-    """Own entries."""
+    """Own entries.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        refresh: has the list of a name compiled at once.
+    """
 
     name, topic, once, kept = "own", "own", True, own.KEPT
     of = own.own_of
+
+    def __init__(self, state: Path, key: Key, refresh: Callable[[str], object]) -> None:
+        super().__init__(state, key)
+        self._refresh = refresh
+
+    @override
+    def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
+        results = super().take(changes, now)
+        self._refresh(own.NAME)  # who looks at the file alone does so each second, and twice
+        return results
 
     @override
     def known_for(self, who: str) -> float:
@@ -569,9 +585,12 @@ def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], ob
         config: of the filter.
         refresh: has a feed of a name refreshed.
     """
-    kept: list[RecordKind] = [kind(state, key) for kind in (AllowKind, OwnKind)]
     records = config.records
-    kept.append(HoldKind(state, key, records))
+    kept: list[RecordKind] = [
+        AllowKind(state, key),
+        OwnKind(state, key, refresh),
+        HoldKind(state, key, records),
+    ]
     if records is not None and records.days.blocks is not None:  # else nothing would ever delete them here
         kept.append(ObjectionKind(state, key, records.privacy))
     return kept + [kind(state, key, config, refresh) for kind in (RollbackKind, AcceptanceKind)]
