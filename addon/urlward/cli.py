@@ -217,7 +217,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
     return Plan(
         workers=workers,
         addresses=settings.addresses,
-        service=settings.service(args.config),
+        service=settings.service(args.config, workers),
         alone=[*settings.alone, *settings.unshared],
         timeout=config.hung_after(steer=steer),
         steer=steer,

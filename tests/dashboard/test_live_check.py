@@ -166,14 +166,14 @@ def test_lists_of_flags_are_those_of_the_filter(tmp_path: Path):
     settings = Settings((tmp_path / "flags.txt",), (), ("", 0), options, "", (), config=read_config(path))
     (tmp_path / "flags.txt").write_text("http://by-flag.example/x\nhttp://by-flag.example/y\n")
     settings = replace(settings, config=Config(records=RecordsTable()))
-    service = settings.service(path)
+    service = settings.service(path, 3)
     assert service is not None
     told = service.request
     config, state = read_asked({"state": str(tmp_path / "s"), **told})
     checks = Checks(config, state, str(told["format"]))
     assert checks.check("http://by-flag.example/x", "", None, NOW)["verdict"] == "block"
     assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "pass"
-    assert (config.max_errors, config.trust) == ("50%", ())
+    assert (config.max_errors, config.trust, config.workers) == ("50%", (), 3)
     checks.close()
 
 

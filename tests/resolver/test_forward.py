@@ -324,10 +324,12 @@ def test_which_answer_is_one() -> None:
     assert not query.is_answer(good.replace(b"\0\1\0\1", b"\0\x1c\0\1", 1)), "another type"
     assert not query.is_answer(good[:4] + b"\0\2" + good[6:])
     assert not query.is_answer(good[:2] + b"\xa0" + good[3:]), "another opcode"
-    error = query.answer_in(good[:2] + b"\x80\x05" + bytes(8))
+    error = query.answer_in(good[:2] + b"\x80\x01" + bytes(8))
     assert error is not None, "without a question"
     assert query.is_answer(error)
-    assert query.answer_in(good[:2] + b"\x80\x00" + bytes(8)) is None
+    for bare, refusal in ((b"\x80\x05", True), (b"\x80\x00", False)):
+        assert query.answer_in(good[:2] + bare + bytes(8)) is None
+        assert query.is_refusal(good[:2] + bare + bytes(8)) is refusal
 
 
 def test_types_have_no_letter_case() -> None:

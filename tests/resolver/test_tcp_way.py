@@ -63,7 +63,9 @@ async def test_a_connection_loses_nothing(make: Make, monkeypatch: pytest.Monkey
 
 
 async def test_one_that_fails_is_asked_again_at_once_where_no_other_answers(make: Make) -> None:
-    upstream = await Upstream(lambda query: query.to_wire()[:2] + b"\x81\x82" + bytes(8)).start()
+    upstream = await Upstream(
+        lambda query: dns.message.make_response(query).to_wire()[:3] + b"\x82" + query.to_wire()[4:]
+    ).start()
     data = await make(upstream.port, free_port(), timeout=5).ask()
     assert data is not None
     assert dns.message.from_wire(data).rcode() == dns.rcode.SERVFAIL

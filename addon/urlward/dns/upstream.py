@@ -64,7 +64,8 @@ _SEVERAL = 3
 """Queries without an answer that are not a name's fault."""
 
 _TICK = 0.05
-_FAILURES = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
+_UNREAD, _REFUSALS = (FORMERR, NOTIMP), (SERVFAIL, REFUSED)
+_FAILURES = (*_UNREAD, *_REFUSALS)
 _ONE_QUESTION = b"\0\1\0\0\0\0\0\0"
 
 
@@ -114,13 +115,21 @@ class DnsExchange:
     def answer_in(self, data: bytes) -> bytes | None:
         """The answer that a message from a resolver is, with the question; None where it is none.
 
-        An error may come without it: who has sent what cannot be read is to know, and the resolver is well.
+        What cannot be read is answered without it: who has sent that is to know, and the resolver is well.
         """
         if self.is_answer(data):
             return data
-        if data[2] & 0x80 and data[4:6] == b"\0\0" and data[3] & 15 in _FAILURES:
+        if self._is_bare(data, _UNREAD):
             return data[:4] + _ONE_QUESTION + self.query[HEADER : self.question.end]
         return None
+
+    def is_refusal(self, data: bytes) -> bool:
+        """Whether a message says no more than that the resolver does not answer, without the question."""
+        return self._is_bare(data, _REFUSALS)
+
+    @staticmethod
+    def _is_bare(data: bytes, codes: Sequence[int]) -> bool:
+        return bool(data[2] & 0x80 and data[4:6] == b"\0\0" and data[3] & 15 in codes)
 
     def answered(self, data: bytes | None) -> None:
         """Called once: with a response, or None where no resolver has given one."""
@@ -495,11 +504,14 @@ class _Source:
             exchange = waiting.get(_MESSAGE[0] << 8 | _MESSAGE[1])
             if exchange is None:
                 continue
-            data = exchange.answer_in(bytes(_VIEW[:size]))
+            message = bytes(_VIEW[:size])
+            data = exchange.answer_in(message)
             if data is not None:
                 del waiting[_MESSAGE[0] << 8 | _MESSAGE[1]]
                 self._heard = asyncio.get_running_loop().time()
                 way.forwarder.take(exchange, way, data)
+            elif exchange.is_refusal(message):
+                way.forwarder.failed(exchange, way)
             if self._socket.fileno() < 0:
                 return
 
@@ -669,6 +681,8 @@ class _Line(asyncio.Protocol):
                 exchange.places.remove((self, number))  # so that it may be asked here again
                 way.forwarder.take(exchange, way, answer)
                 self.release(number)
+            elif exchange.is_refusal(message):
+                way.forwarder.failed(exchange, way)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop."""

@@ -66,10 +66,10 @@ class Settings:
         assert isinstance(found, list)
         return found
 
-    def service(self, path: Path | None) -> Service | None:
-        """The service process that is needed beside the filter (`service_of`), by a file's path."""
+    def service(self, path: Path | None, workers: int = 1) -> Service | None:
+        """The service process that is needed beside so many workers (`service_of`), by a file's path."""
         options = {each.name: self.options.get(each.option, each.initial) for each in OF_ADDON}
-        return service_of(self.config, path, {**options, "trust": self.trust, "list": self.lists})
+        return service_of(self.config, path, {**options, "trust": self.trust, "list": self.lists}, workers)
 
     @property
     def served(self) -> list[Address]:
@@ -145,17 +145,20 @@ def hook_address(gateway: GatewayTable) -> Address | None:
     return None if path is None else Address(str(path), 0, "unix")
 
 
-def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) -> Service | None:
+def service_of(
+    config: Config, path: Path | None, options: Mapping[str, Any], workers: int = 1
+) -> Service | None:
     """The service process that a configuration needs beside the filter; None where it needs none.
 
     Args:
         config: the configuration.
         path: of its file.
         options: values of the addon's options, by their names in `urlward.options`.
+        workers: processes of the filter, each of which is to report.
     """
     if path is None or not (config.feed or config.records is not None):
         return None
     asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format", "monitor")}
     asked["list"] = [str(Path(each).absolute()) for each in options["list"]]
     timeout = PATIENCE * config.hung_after()
-    return Service({"config": str(path), **asked}, timeout, config.text.decode("latin-1"))
+    return Service({"config": str(path), "workers": workers, **asked}, timeout, config.text.decode("latin-1"))

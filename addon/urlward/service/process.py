@@ -52,7 +52,7 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
 
     Args:
         asked: ``config``, a file; and where they go before what stands there ``key``, ``state``, ``list``,
-            ``trust``, ``max_errors`` and ``monitor``.
+            ``trust``, ``max_errors``, ``monitor`` and ``workers``.
 
     Raises:
         ConfigError: it cannot be used.
@@ -60,7 +60,7 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
     """
     config = read_config(Path(asked["config"]))
     config = config.model_copy(
-        update={name: asked[name] for name in ("key", "max_errors", "monitor") if asked.get(name)}
+        update={name: asked[name] for name in ("key", "max_errors", "monitor", "workers") if asked.get(name)}
         | {name: tuple(asked[name]) for name in ("list", "trust") if name in asked}
     )
     return config, state_folder(asked.get("state") or config.state)
