@@ -30,6 +30,7 @@ from urlward.engine.url import (
     canonical_path,
     canonical_query,
     is_address,
+    lowered,
     path_asked_for,
     query_parameters,
     split_authority,
@@ -400,8 +401,8 @@ def _is_of_iis(path: str, params: frozenset[str]) -> bool:
 
 
 def _lowered(entry: Entry) -> Entry:
-    params = frozenset(param.lower() for param in entry.params)
-    return entry._replace(path=entry.path.lower(), params=params, nocase=True)
+    params = frozenset(map(lowered, entry.params))
+    return entry._replace(path=lowered(entry.path), params=params, nocase=True)
 
 
 def _with_ampersands(query: str, *, allow: bool) -> str:

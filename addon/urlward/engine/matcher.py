@@ -54,6 +54,7 @@ from urlward.engine.url import (
     has_plain_parameters,
     host_readings,
     is_address,
+    lowered,
     name_and_value,
     query_parameters,
     request_parameters,
@@ -443,7 +444,7 @@ class Matcher:
             if not place.nocase:
                 continue
             if lower is None:  # once for all lists
-                lower = path.lower()
+                lower = lowered(path)
                 judging.left -= (len(path) + len(query)) // _COMPARED
                 # What a query is escaped for has capitals once it is.
                 if lower == path and query.lower() == query and is_one_query(query):
@@ -479,7 +480,7 @@ class Matcher:
             return ()
         found: list[Verdict] = []
         self._search_floating(path, False, judging, found)
-        if self._floating_nocase and (lower := path.lower()) != path:
+        if self._floating_nocase and (lower := lowered(path)) != path:
             self._search_floating(lower, True, judging, found)
         judging.anywhere = found
         return found
@@ -719,7 +720,7 @@ class Matcher:
             return False
         crcs = set(map(crc32, head.split(b"/")))
         if self._floating_nocase:
-            crcs.update(map(crc32, head.lower().split(b"/")))
+            crcs.update(map(crc32, lowered(head.decode()).encode().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
     def _search_place(
@@ -1025,7 +1026,7 @@ class _Judging(Work):
             self.spend(len(query), len(params) // _PARAMS_A_TEXT)
             if nocase:
                 # Artifacts from before `nocase` counted for parameters have them as they were written.
-                params |= {param.lower() for param in params}
+                params |= {lowered(param) for param in params}
             found = known[query, nocase] = params
         return found
 
@@ -1074,7 +1075,7 @@ class _Judging(Work):
         if own is None:
             self.spend(len(query))
             params = query_parameters(canonical_query(query))
-            own = self._own[query, nocase] = {param.lower() for param in params} if nocase else params
+            own = self._own[query, nocase] = {lowered(param) for param in params} if nocase else params
         self.spend(len(page) // _COMPARED + len(query) // _HASHED + len(own) * _DIGEST, 0)
         return set(key.digests(page, own)) == set(digests)
 

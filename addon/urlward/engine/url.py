@@ -20,7 +20,7 @@ from contextlib import suppress
 from ipaddress import IPv6Address
 from string import ascii_letters, ascii_lowercase, digits
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import can_ada
 
@@ -435,6 +435,21 @@ def without_dots(path: str, *, merge: bool, unescape: bool = False) -> str:
     return "/" + "/".join(segments)
 
 
+_BEYOND_ASCII = re.compile("(?:%[89A-F][0-9A-F])+").sub
+
+
+def lowered(text: str) -> str:
+    """A canonical path or parameter in lower case, in which it is compared where case does not count."""
+    return (_BEYOND_ASCII(_in_lower_case, text) if "%" in text else text).lower()
+
+
+def _in_lower_case(escaped: re.Match[str]) -> str:
+    try:
+        return quote(unquote(escaped[0], errors="strict").lower())
+    except UnicodeDecodeError:
+        return escaped[0]
+
+
 def canonical_query(query: str) -> str:
     """Reduce a query as sent to its canonical form; an escaped ``&`` or ``+`` stays escaped.
 
@@ -560,7 +575,7 @@ def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
         name, value = (name, spellings[-1].partition("=")[2]) if equals else ("", spellings[-1])
     if ("[" in name or "]" in name) and (match := _NESTED_NAME(name)):
         name = match[1]
-    return name.lower(), value.lower() if nocase else value
+    return lowered(name), lowered(value) if nocase else value
 
 
 def _paths(parameter: str, *, dots: bool) -> tuple[str, ...]:
