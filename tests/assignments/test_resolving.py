@@ -225,3 +225,41 @@ def test_what_is_told_late_is_looked_for_at_once(sqlite_store: AssignmentStore, 
         assert named(sqlite_store, 49_000) == [("one", [f"user-{number}"])]
         counts.append(len(asked_for))
     assert counts[59] <= counts[9]
+
+
+def read_apart(store: AssignmentStore, folder: Path, *logs: list[str]) -> None:
+    """Read what several collectors have."""
+    for number, events in enumerate(logs):
+        (folder / str(number)).mkdir()
+        log = Log(store, folder / str(number) / "detail", "detail")
+        log.write(*events)
+        log.read(LAST)
+
+
+def test_an_end_is_of_the_session_that_began_as_it_says(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Where names begin anew: another's later one, whose beginning another collector has alone."""
+    other_place = {"Framed_IP_Address": "198.51.100.99"}
+    anna, berta = record("Start", 900), record("Start", 4200, "berta", **other_place)
+    stop = record("Stop", 6700, "berta", 2500, Framed_IP_Address="0.0.0.0")
+    read_apart(sqlite_store, tmp_path, [anna, stop], [record("Stop", 3400, took=2500), berta, stop])
+    assert named(sqlite_store, 1000, 5000) == [("one", ["anna"]), NOBODY]
+
+
+def test_a_restart_is_between_two_sessions_of_one_name(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    restart = record("Accounting-On", 2700, "", Acct_Session_Id="")
+    update, start = record("Interim-Update", 2600, took=600), record("Start", 3900)
+    read_apart(sqlite_store, tmp_path, [record("Start", 2000), update, restart, start], [update, start])
+    assert named(sqlite_store, 2500, 3000, 3900) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]
+
+
+def test_what_is_told_twice_in_a_row_is_told_once(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    prefix = {"Framed_IP_Address": "198.51.100.99", "Framed_IPv6_Prefix": "2001:db8:0:7::/64"}
+    again = record("Interim-Update", 930, took=5, Acct_Delay_Time="20", **prefix)
+    start = record("Start", 905, Framed_IP_Address="198.51.100.99")
+    restart = record("Accounting-On", 1070, "", Acct_Session_Id="")
+    read_apart(
+        sqlite_store, tmp_path, [start, record("Interim-Update", 910, took=5, **prefix), again, restart]
+    )
+    assert asked(sqlite_store, 1000, INSIDE).verdict == "one"

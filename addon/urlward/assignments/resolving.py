@@ -28,6 +28,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func
 
 from urlward.assignments.formats import NAMES_ALL
 from urlward.assignments.interval import (
+    BEGINS_AGAIN,
     FOREVER,
     MOST_APART,
     SECOND,
@@ -58,9 +59,6 @@ _MANY = 2_000
 _BACK = 2 * 3_600_000
 """The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
 _MOST_CELLS = 1_000
-_BEGINS_AGAIN = 60_000
-"""Milliseconds for which a server without an answer goes on to tell it that a session begins (RFC 5080 has 30
-s), and gives none the same name."""
 _AHEAD = 3_600_000
 """Milliseconds in which who came next is looked for first."""
 _OPEN = (Ending.NONE, Ending.EXPIRY, Ending.RELEASED, Ending.LATE, Ending.SECOND)
@@ -500,8 +498,9 @@ class _Resolver:
             if any(one.is_whole and one.end == max(end.end, one.start + 1) for one in mine):
                 continue
             told = [one for one in mine if not one.is_whole]
-            if end.start:
-                told = [one for one in told if abs(one.start - end.start) <= SESSIONS_APART]
+            exact = [one for one in told if abs(one.start - end.start) <= SESSIONS_APART]
+            if end.start and (exact or all(one.seen + SESSIONS_APART < end.start for one in told)):
+                told = exact
             elif told:
                 last = max(mine, key=lambda one: one.start)
                 told = [one for one in told if one is last or (one.session and one.is_same(last))]
@@ -603,6 +602,7 @@ class _Resolver:
             is_again = one.lane == newest and other.end == other.start + 1  # within a second, in the same log
             return other.start <= one.start < other.end and said <= other.end and not is_again
         late = one.start - other.start
+        between = any(other.start < at <= one.start for at in self._restarts_of(one))
         if one.is_whole and not other.is_whole:
             return False
         if abs(late) <= SESSIONS_APART:
@@ -612,11 +612,12 @@ class _Resolver:
         if late < 0:
             return False
         # Of several that are told again the first says when it began, and the last when it was.
-        if one.start < other.end and said - late <= other.end + _BEGINS_AGAIN:
+        if between:
+            return False
+        if one.start < other.end and said - late <= other.end + BEGINS_AGAIN:
             return True
-        is_begun_again = one.start == one.first == one.seen and late <= _BEGINS_AGAIN
-        between = any(other.start < at <= one.start for at in self._restarts_of(one))
-        return other.is_whole and is_begun_again and not between
+        is_begun_again = one.start == one.first == one.seen and late <= BEGINS_AGAIN
+        return other.is_whole and is_begun_again
 
     def _move(self, one: _Stay, others: Sequence[_Stay]) -> None:
         """Begin and end a stay by what its session had else."""
