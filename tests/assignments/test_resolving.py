@@ -250,8 +250,10 @@ def test_an_end_is_of_the_session_that_began_as_it_says(
 def test_a_restart_is_between_two_sessions_of_one_name(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     restart = record("Accounting-On", 2700, "", Acct_Session_Id="")
     update, start = record("Interim-Update", 2600, took=600), record("Start", 3900)
-    read_apart(sqlite_store, tmp_path, [record("Start", 2000), update, restart, start], [update, start])
-    assert named(sqlite_store, 2500, 3000, 3900) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]
+    read_apart(
+        sqlite_store, tmp_path, [record("Start", 2000), update, restart, start, other(5000)], [update, start]
+    )
+    assert named(sqlite_store, 2500, 3000, 4000) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]
 
 
 def test_what_is_told_twice_in_a_row_is_told_once(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
