@@ -265,3 +265,19 @@ def test_what_is_told_twice_in_a_row_is_told_once(sqlite_store: AssignmentStore,
         sqlite_store, tmp_path, [start, record("Interim-Update", 910, took=5, **prefix), again, restart]
     )
     assert asked(sqlite_store, 1000, INSIDE).verdict == "one"
+
+
+def test_a_block_that_ended_in_what_was_not_read_before_its_next_end(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """The middle one of three logs is read last, and was not there before."""
+    logs = [
+        [block(100, "anna", "alloc")],
+        [block(500, "anna", "release"), block(900, "anna", "alloc")],
+        [block(1000, "anna", "release"), block(1100, "berta", "alloc")],
+    ]
+    for number in (0, 2, 1):
+        log = Log(sqlite_store, tmp_path / f"log-2026111{number}")
+        log.write(*logs[number])
+        log.read(LAST)
+    assert named(sqlite_store, 300, 700) == [("one", ["anna"]), ("ambiguous", ["anna"])]

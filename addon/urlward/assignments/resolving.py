@@ -497,6 +497,12 @@ class _Resolver:
             self._answered |= {end} if mine else set()
             if any(one.is_whole and one.end == max(end.end, one.start + 1) for one in mine):
                 continue
+            for one in mine:
+                if one.is_whole and not one.session and end.end < one.end:
+                    # Its end is that of another of theirs, whose beginning was not read before it.
+                    self._show(one, one.since, end.end, Ending.TOLD)
+                    self._show(one, end.end, one.end, Ending.LATE)
+                    one.start = one.first = one.since = one.end
             told = [one for one in mine if not one.is_whole]
             exact = [one for one in told if abs(one.start - end.start) <= SESSIONS_APART]
             if end.start and (exact or all(one.seen + SESSIONS_APART < end.start for one in told)):
