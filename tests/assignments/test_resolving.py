@@ -281,3 +281,22 @@ def test_a_block_that_ended_in_what_was_not_read_before_its_next_end(
         log.write(*logs[number])
         log.read(LAST)
     assert named(sqlite_store, 300, 700) == [("one", ["anna"]), ("ambiguous", ["anna"])]
+
+
+def test_ends_without_their_beginnings_are_looked_for_at_once(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As where two collectors have a part of a translator's log each."""
+    asked_for: list[str] = []
+    event.listen(sqlite_store.engine, "before_cursor_execute", lambda *args: asked_for.append(args[2]))
+    begins, ends = (Log(sqlite_store, tmp_path / name) for name in ("begins", "ends"))
+    counts = []
+    for number in range(40):
+        begins.write(block(100 * number, f"user-{number}", "alloc"))
+        ends.write(block(100 * number + 60, f"user-{number}", "release"))
+        for log in (begins, ends):
+            log.read(9000)
+        asked_for.clear()
+        assert named(sqlite_store, 30, 80) == [("one", ["user-0"]), NOBODY]
+        counts.append(len(asked_for))
+    assert counts[39] <= counts[9] + 2

@@ -517,12 +517,13 @@ class FileReader:
         self._has_begun = True
         if self._position is not None:
             return
-        made: list[Gap] = []
-        if not any(gap.since < first for gap in self._gaps if self._is_in(gap, first)):
+        is_new = any(gap.since < first for gap in self._gaps if self._is_in(gap, first))
+        if not is_new:
             made = self._gaps_before(first)
             self._merger.changes.gaps += made
             self._gaps = [*self._gaps, *made]
-        self._merger.lane, self._merger.told = self._lane(first, is_new=bool(made))
+            is_new = bool(made)
+        self._merger.lane, self._merger.told = self._lane(first, is_new=is_new)
         self._followed_at = self._following(first)
 
     def _lane(self, first: int, *, is_new: bool) -> tuple[int, int]:

@@ -19,6 +19,7 @@ Nothing here writes anything: the same rows give the same answer.
 """
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -191,15 +192,17 @@ class Lookup:
         """What was in force at some time of it, in order."""
         known = {row.id: row for row in self._connection.execute(select(sources))} if self.rows else {}
         purged = {one.id: one.purged for one in known.values()}
-        exports = {one.id for one in known.values() if one.format == "csv"}
-        which = select(files.c.id, files.c.read).where(files.c.source.in_(exports))
-        reads = {row.id: row.read for row in self._connection.execute(which)} if exports else {}
+        whole = {one.id for one in known.values() if one.format in ("csv", "radacct")}
+        which = select(files.c.id, files.c.source, files.c.read).where(files.c.source.in_(whole))
+        reads = {row.id: row for row in self._connection.execute(which)} if whole else {}
+        renewed = {row.source: row.read for row in reads.values() if known[row.source].format == "radacct"}
 
         def read(one: _Stay) -> int:
-            # What a later export leaves out may have ended since.
+            # What a later export leaves out, or the table has no more, may have ended since.
             by = known[one.source]
-            is_open = by.id in exports and one.lane is not None
-            return min(by.read, reads.get(one.file, one.read)) if is_open else int(by.read)
+            if by.id not in whole or one.lane is None or one.read >= renewed.get(by.id, FOREVER):
+                return int(by.read)
+            return int(min(by.read, reads[one.file].read if one.file in reads else one.read))
 
         if any(purged.values()) and is_held(self._connection, *self._asked_for):
             purged = dict.fromkeys(purged, 0)  # all that answers for it is there
@@ -352,10 +355,14 @@ class Lookup:
     def _add_at_ends(self) -> None:
         """Add who had it as an end without a beginning was."""
         ends = [row for _, row in self.rows if row.ending == Ending.OWN and row.place in self._places]
-        for at in self._once(
-            "end", (row.end - 1 for row in ends if not row.session and row.end > self._since)
-        ):
-            self._add(assignments, self._here(assignments, at, at))
+        behind = (row.end - 1 for row in ends if not row.session and row.end > self._since)
+        times = sorted(self._once("end", behind))
+
+        def wants(row: Row[Any]) -> bool:
+            first = bisect_left(times, row.start)
+            return first < len(times) and bool(times[first] < row.end)
+
+        self._add_in((cells_at(at, at) for at in times), self._at(assignments), wants=wants)
 
     def _add_behind(self, stays: Iterable[_Stay]) -> None:
         """Add who came next, where the lane that each is of need not tell."""
@@ -492,8 +499,12 @@ class _Resolver:
 
     def _end(self, stays: list[_Stay], ends: Sequence[_End]) -> None:
         """End stays of a place by their own ends, and by restarts."""
+        whose: dict[object, list[_Stay]] = {}
+        for one in stays:
+            whose.setdefault((one.session, "" if one.session else one.subscriber), []).append(one)
         for end in sorted(ends, key=lambda end: end.end):
-            mine = [one for one in stays if self._is_of(end, one)]
+            there = whose.get((end.session, "" if end.session else end.subscriber), ())
+            mine = [one for one in there if self._is_of(end, one)]
             self._answered |= {end} if mine else set()
             if any(one.is_whole and one.end == max(end.end, one.start + 1) for one in mine):
                 continue
@@ -574,7 +585,7 @@ class _Resolver:
         by_session: dict[object, list[_Stay]] = {}
         for key, stays in merged.items():
             for one in stays:
-                by_session.setdefault((key, one.session), []).append(one)
+                by_session.setdefault((key, one.session, one.session or one.subscriber), []).append(one)
         for stays in by_session.values():
             ended = [one for one in stays if one.is_whole or (one.session and one.ending == Ending.NEXT)]
             for one in stays:
