@@ -300,3 +300,20 @@ def test_ends_without_their_beginnings_are_looked_for_at_once(
         assert named(sqlite_store, 30, 80) == [("one", ["user-0"]), NOBODY]
         counts.append(len(asked_for))
     assert counts[39] <= counts[9] + 2
+
+
+def test_an_end_is_not_of_one_of_the_same_name_before_a_restart(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Of the same user on the same address; the restart is in a log that is read last."""
+    restart = record("Accounting-On", 1500, "", Acct_Session_Id="")
+    logs = (
+        [record("Start", 100)],
+        [restart, record("Start", 1980)],
+        [record("Stop", 2000, took=20), other(2100)],
+    )
+    for number in (0, 2, 1):
+        log = Log(sqlite_store, tmp_path / f"detail-2026111{number}", "detail")
+        log.write(*logs[number])
+        log.read(LAST)
+    assert named(sqlite_store, 1000, 1700, 1990) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]

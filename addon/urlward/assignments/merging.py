@@ -242,9 +242,8 @@ class Merger:
         there = {
             key: held
             for key, held in self._of(session).items()
-            # A later one of another's has the same name.
-            if held[_START] <= end
-            and (start <= held[_SEEN] + SESSIONS_APART or subscriber in ("", held[_SUBSCRIBER]))
+            # A later one may have the same name, where these begin anew as its server restarts.
+            if held[_START] <= end and start <= held[_SEEN] + BEGINS_AGAIN
         }
         # By the name that the session has: an end need not have what it was taken from.
         names = {held[_SUBSCRIBER] for held in there.values()}
@@ -489,7 +488,7 @@ class Merger:
     def _is_another(self, held: Held, new: Held) -> bool:
         """Whether what is said of one with the same name is of another beginning."""
         if new[_SESSION]:
-            # Of a beginning alone, that is told again by a server that does not say how late, it is not known.
+            # A beginning alone may be told again, by a server that does not say how late.
             is_known = new[_START] < new[_SEEN] or new[_START] > held[_START] + BEGINS_AGAIN
             is_later: bool = held[_SEEN] + SESSIONS_APART < new[_START] and is_known
             is_before: bool = new[_START] + SESSIONS_APART < held[_START] and new[_SEEN] <= held[_SEEN]

@@ -516,7 +516,7 @@ class _Resolver:
                     one.start = one.first = one.since = one.end
             told = [one for one in mine if not one.is_whole]
             exact = [one for one in told if abs(one.start - end.start) <= SESSIONS_APART]
-            if end.start and (exact or all(one.seen + SESSIONS_APART < end.start for one in told)):
+            if end.start and (exact or all(one.seen + BEGINS_AGAIN < end.start for one in told)):
                 told = exact
             elif told:
                 last = max(mine, key=lambda one: one.start)
