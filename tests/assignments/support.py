@@ -29,7 +29,11 @@ def sighting(
     seen: float | None = None,
 ) -> Sighting:
     until = FOREVER if end is None else at(end)
-    told = (until if said == SightingKind.ENDED else at(start)) if seen is None else at(seen)
+    told = (
+        (until if said in (SightingKind.ENDED, SightingKind.STOPPED) else at(start))
+        if seen is None
+        else at(seen)
+    )
     return (*place_of(network), *ports, at(start), until, told, subscriber, session, int(said))
 
 

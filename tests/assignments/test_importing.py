@@ -439,3 +439,16 @@ def test_what_a_later_export_leaves_out_may_have_ended(sqlite_store: AssignmentS
 
     assert verdicts("192.0.2.97") == ["one", "ambiguous"]
     assert verdicts("192.0.2.98") == ["one", "one"]
+
+
+def test_an_export_that_is_written_over_while_it_is_followed(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(1, 2))
+    tail = Tail(sqlite_store, path)
+    assert [tail.rows() for _ in range(2)] == [2, 2]
+    path.write_text(HEADER + rows(1, 3, 4))
+    os.utime(path, (at(50) / 1000,) * 2)
+    assert [tail.rows() for _ in range(2)] == [3, 3]
+    assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4"}

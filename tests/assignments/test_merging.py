@@ -136,7 +136,7 @@ def test_an_end_that_is_read_behind_the_next_ones_beginning(
     [
         # By its own account it is a second shorter.
         sighting(A, 51, 60, "anna", ENDED, session="s"),
-        sighting(A, 60, 60, "", STOPPED, session="s"),
+        sighting(A, 50, 60, "", STOPPED, session="s"),
     ],
 )
 def test_a_session_that_ends_late_ends_with_all_that_it_had(
@@ -286,7 +286,7 @@ def test_a_late_end_of_one_whose_name_is_used_again_on_the_address(
         sighting(A, 0, None, "anna", session="n/1"),
         sighting(A, 100, None, "berta", session="n/2"),
         sighting(A, 200, None, "anna", session="n/1"),
-        sighting(A, 50, 50, "", STOPPED, session="n/1"),
+        sighting(A, 0, 50, "", STOPPED, session="n/1"),
         batch=batch,
     )
     berta = ("berta", 100, 200, "NEXT")

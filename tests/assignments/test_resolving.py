@@ -225,3 +225,95 @@ def test_what_is_told_late_is_looked_for_at_once(sqlite_store: AssignmentStore, 
         assert named(sqlite_store, 49_000) == [("one", [f"user-{number}"])]
         counts.append(len(asked_for))
     assert counts[59] <= counts[9]
+
+
+def read_apart(store: AssignmentStore, folder: Path, *logs: list[str]) -> None:
+    """Read what several collectors have."""
+    for number, events in enumerate(logs):
+        (folder / str(number)).mkdir()
+        log = Log(store, folder / str(number) / "detail", "detail")
+        log.write(*events)
+        log.read(LAST)
+
+
+def test_an_end_is_of_the_session_that_began_as_it_says(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Where names begin anew: another's later one, whose beginning another collector has alone."""
+    other_place = {"Framed_IP_Address": "198.51.100.99"}
+    anna, berta = record("Start", 900), record("Start", 4200, "berta", **other_place)
+    stop = record("Stop", 6700, "berta", 2500, Framed_IP_Address="0.0.0.0")
+    read_apart(sqlite_store, tmp_path, [anna, stop], [record("Stop", 3400, took=2500), berta, stop])
+    assert named(sqlite_store, 1000, 5000) == [("one", ["anna"]), NOBODY]
+
+
+def test_a_restart_is_between_two_sessions_of_one_name(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    restart = record("Accounting-On", 2700, "", Acct_Session_Id="")
+    update, start = record("Interim-Update", 2600, took=600), record("Start", 3900)
+    read_apart(
+        sqlite_store, tmp_path, [record("Start", 2000), update, restart, start, other(5000)], [update, start]
+    )
+    assert named(sqlite_store, 2500, 3000, 4000) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]
+
+
+def test_what_is_told_twice_in_a_row_is_told_once(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    prefix = {"Framed_IP_Address": "198.51.100.99", "Framed_IPv6_Prefix": "2001:db8:0:7::/64"}
+    again = record("Interim-Update", 930, took=5, Acct_Delay_Time="20", **prefix)
+    start = record("Start", 905, Framed_IP_Address="198.51.100.99")
+    restart = record("Accounting-On", 1070, "", Acct_Session_Id="")
+    read_apart(
+        sqlite_store, tmp_path, [start, record("Interim-Update", 910, took=5, **prefix), again, restart]
+    )
+    assert asked(sqlite_store, 1000, INSIDE).verdict == "one"
+
+
+def test_a_block_that_ended_in_what_was_not_read_before_its_next_end(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """The middle one of three logs is read last, and was not there before."""
+    logs = [
+        [block(100, "anna", "alloc")],
+        [block(500, "anna", "release"), block(900, "anna", "alloc")],
+        [block(1000, "anna", "release"), block(1100, "berta", "alloc")],
+    ]
+    for number in (0, 2, 1):
+        log = Log(sqlite_store, tmp_path / f"log-2026111{number}")
+        log.write(*logs[number])
+        log.read(LAST)
+    assert named(sqlite_store, 300, 700) == [("one", ["anna"]), ("ambiguous", ["anna"])]
+
+
+def test_ends_without_their_beginnings_are_looked_for_at_once(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As where two collectors have a part of a translator's log each."""
+    asked_for: list[str] = []
+    event.listen(sqlite_store.engine, "before_cursor_execute", lambda *args: asked_for.append(args[2]))
+    begins, ends = (Log(sqlite_store, tmp_path / name) for name in ("begins", "ends"))
+    counts = []
+    for number in range(40):
+        begins.write(block(100 * number, f"user-{number}", "alloc"))
+        ends.write(block(100 * number + 60, f"user-{number}", "release"))
+        for log in (begins, ends):
+            log.read(9000)
+        asked_for.clear()
+        assert named(sqlite_store, 30, 80) == [("one", ["user-0"]), NOBODY]
+        counts.append(len(asked_for))
+    assert counts[39] <= counts[9] + 2
+
+
+def test_an_end_is_not_of_one_of_the_same_name_before_a_restart(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Of the same user on the same address; the restart is in a log that is read last."""
+    restart = record("Accounting-On", 1500, "", Acct_Session_Id="")
+    logs = (
+        [record("Start", 100)],
+        [restart, record("Start", 1980)],
+        [record("Stop", 2000, took=20), other(2100)],
+    )
+    for number in (0, 2, 1):
+        log = Log(sqlite_store, tmp_path / f"detail-2026111{number}", "detail")
+        log.write(*logs[number])
+        log.read(LAST)
+    assert named(sqlite_store, 1000, 1700, 1990) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]

@@ -310,6 +310,9 @@ def test_a_session_stays_while_the_table_has_it(store: AssignmentStore, tmp_path
     radius.close()
     read(300 * DAYS)
     assert held(store, OTHER, 300 * DAYS) == ["other"]
+    times = at(199 * DAYS), at(250 * DAYS)  # it may have ended, and its row been put away, since it was found
+    assert [who(store, WhoQuestion(OTHER, None, one)).verdict for one in times] == ["one", "ambiguous"]
+    assert who(store, WhoQuestion(FIXED, None, times[1])).verdict == "one"
     assert purge_assignments(store, at(250 * DAYS)) == 2
     assert held(store, OTHER, 300 * DAYS) == []
     assert held(store, FIXED, 300 * DAYS) == ["fixed"]

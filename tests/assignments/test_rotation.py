@@ -1,5 +1,6 @@
 """Logs that were rotated before they were read to their ends."""
 
+import gzip
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -1397,3 +1398,29 @@ def test_no_history_has_who_name_anybody_wrongly(
                 if not left and not unread and not sqlite_store.gaps():
                     assert told(sqlite_store, seconds, address) == told(whole, seconds, address)
     assert doubted
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_log_that_is_packed_before_it_was_read_is_missing(
+    sqlite_store: AssignmentStore, tmp_path: Path, is_read: bool
+) -> None:
+    """Its name and the time of its last row are all that is known of it."""
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(10, "anna", "alloc"))
+    log.read(600, log.rotate())
+    log.write(block(700, "anna", "release"), block(720, "berta", "alloc"), block(900, "berta", "release"))
+    second = log.rotate("log.2")
+    if is_read:
+        log.read(1000, second)
+    text = second.read_text()
+    (tmp_path / "log.3.gz").write_bytes(gzip.compress(text.encode()))
+    os.utime(tmp_path / "log.3.gz", (at(905) / 1000,) * 2)
+    second.unlink()
+    log.write(block(2000, "carla", "alloc"))
+    log.read(2100, log.rotate())
+    assert spans(sqlite_store) == ([] if is_read else [(10, 2000)])
+    assert told(sqlite_store, 800) == (("one", ["berta"]) if is_read else ("ambiguous", ["anna"]))
+    second.write_text(text)
+    log.read(2200, second)
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 800) == ("one", ["berta"])

@@ -565,7 +565,7 @@ class DetailParser(Parser):
         ]
         if status == "Stop" and not (found and subscriber):
             # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
-            return [(0, "", 0, LAST_PORT, at, at, at, "", session, int(SightingKind.STOPPED))]
+            return [(0, "", 0, LAST_PORT, start, at, at, subscriber, session, int(SightingKind.STOPPED))]
         return found
 
 

@@ -111,7 +111,10 @@ _LONGEST = 1 << 24
 log is cut while its writer goes on behind it."""
 _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
-_ADDED = re.compile(r"(.+?)(\.\d{1,4}|\.completed|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
+_PACKED = (".gz", ".xz", ".zst", ".bz2", ".Z")
+_ADDED = re.compile(
+    r"(.+?)(\.\d{1,4}|\.completed|\.(gz|xz|zst|bz2|Z)|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL
+)
 """Name of a log, and what is added to that as it is rotated, or each day."""
 KEA = "kea"
 _LEFT = (".2", ".1", ".completed")
@@ -262,6 +265,7 @@ class FileReader:
         self._asked = self._renewed = 0
         self._started = False
         self._before = _Before(self.fd, format_)
+        self._written_at = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -270,8 +274,14 @@ class FileReader:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the file has become shorter than what was read of it."""
-        return os.fstat(self.fd).st_size < self.result.offset
+        """Whether the file has become shorter than what was read of it, or has not that any more."""
+        now, position = os.fstat(self.fd), self._position
+        if now.st_size < self.result.offset:
+            return True
+        if position is None or now.st_mtime_ns == self._written_at:
+            return False
+        self._written_at = now.st_mtime_ns
+        return position.before not in _befores(self.fd, position.offset, self._source.format)
 
     @property
     def is_replaced(self) -> bool:
@@ -507,12 +517,13 @@ class FileReader:
         self._has_begun = True
         if self._position is not None:
             return
-        made: list[Gap] = []
-        if not any(gap.since < first for gap in self._gaps if self._is_in(gap, first)):
+        is_new = any(gap.since < first for gap in self._gaps if self._is_in(gap, first))
+        if not is_new:
             made = self._gaps_before(first)
             self._merger.changes.gaps += made
             self._gaps = [*self._gaps, *made]
-        self._merger.lane, self._merger.told = self._lane(first, is_new=bool(made))
+            is_new = bool(made)
+        self._merger.lane, self._merger.told = self._lane(first, is_new=is_new)
         self._followed_at = self._following(first)
 
     def _lane(self, first: int, *, is_new: bool) -> tuple[int, int]:
@@ -619,10 +630,21 @@ class FileReader:
         for path in self._beside():
             # What cannot be read as such a log is none.
             with suppress(AssignmentError, OSError):
-                is_later = path.stat().st_mtime * 1000 > gap.since
-                if is_later and gap.since <= self._first_of(path) < gap.until:
+                written = path.stat().st_mtime * 1000
+                if path.suffix in _PACKED:
+                    # Not read here, and what is packed keeps its time: what was read has one before it was.
+                    if max(self._read_before(gap), gap.since + LATE) < written <= gap.until:
+                        return True
+                elif written > gap.since and gap.since <= self._first_of(path) < gap.until:
                     return True
         return False
+
+    def _read_before(self, gap: Gap) -> int:
+        """When the logs before a gap were read last, in ms."""
+        if self._span[1] <= gap.since + SECOND:
+            return self._asked
+        mine = (one for one in self._known if self._is_of(one.path) and one.last <= gap.since + SECOND)
+        return max((one.read for one in mine), default=0)
 
     def _first_of(self, path: Path) -> int:
         """When a log of which nothing is read begins, in ms; 0 for another."""

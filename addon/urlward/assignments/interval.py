@@ -35,6 +35,9 @@ SECOND = 1000
 """In ms. Sources write whole seconds: what ended at one may have lasted to its end, and another's begun
 in it."""
 
+BEGINS_AGAIN = 60_000
+"""Milliseconds for which a server without an answer goes on to tell it that a session begins (RFC 5080 has 30
+s), and gives none the same name."""
 SESSIONS_APART = 2 * SECOND
 """The most that two beginnings of one session may be apart, in ms: its end says how many seconds it took."""
 
@@ -83,7 +86,7 @@ class SightingKind(IntEnum):
     DECLINED = 6
     """Whoever has it gave it back at start (0: the source does not say when), since somebody else uses it."""
     STOPPED = 7
-    """The session ended at start, or since seen, whatever it had."""
+    """The session ended at end, or since seen, whatever it had; it began at start (0: that is not told)."""
     OVER = 8
     """As ENDED, of whoever had it from start on, and may be named no more; else it may never have been."""
 

@@ -21,6 +21,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from urlward.assignments.interval import (
+    BEGINS_AGAIN,
     FOREVER,
     LAST_PORT,
     SECOND,
@@ -109,7 +110,7 @@ class Merger:
         self.begin()
         self._load(sightings)
         for (session, seen, said, _), some in groupby(sightings, key=itemgetter(8, 6, 9, 4)):
-            record = [*some]
+            record = [*dict.fromkeys(some)]  # what is told again is no other
             if said == _RESTARTED:
                 self._restart(session, seen)
             elif session and said in (_ENDED, _STOPPED):
@@ -237,10 +238,13 @@ class Merger:
     def _end_session(self, record: Sequence[Sighting]) -> None:
         """End whatever a session has."""
         _, _, _, _, start, end, seen, subscriber, session, said = record[0]
-        if said == _STOPPED:
-            start = 0
         doubt = max(end - seen, 0)
-        there = {key: held for key, held in self._of(session).items() if held[_START] <= end}
+        there = {
+            key: held
+            for key, held in self._of(session).items()
+            # A later one may have the same name, where these begin anew as its server restarts.
+            if held[_START] <= end and start <= held[_SEEN] + BEGINS_AGAIN
+        }
         # By the name that the session has: an end need not have what it was taken from.
         names = {held[_SUBSCRIBER] for held in there.values()}
         if subscriber not in names and len(names) == 1:
@@ -484,7 +488,9 @@ class Merger:
     def _is_another(self, held: Held, new: Held) -> bool:
         """Whether what is said of one with the same name is of another beginning."""
         if new[_SESSION]:
-            is_later: bool = held[_SEEN] + SESSIONS_APART < new[_START] < new[_SEEN]
+            # A beginning alone may be told again, by a server that does not say how late.
+            is_known = new[_START] < new[_SEEN] or new[_START] > held[_START] + BEGINS_AGAIN
+            is_later: bool = held[_SEEN] + SESSIONS_APART < new[_START] and is_known
             is_before: bool = new[_START] + SESSIONS_APART < held[_START] and new[_SEEN] <= held[_SEEN]
             return is_later or is_before
         return False

@@ -264,6 +264,6 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
                 found += held_from(what, start, subscriber, session, changed)
     if stop and session and not found:
         # FreeRADIUS empties what an end does not name, and it has to name nothing but the session.
-        ended = stop.last, stop.last, stop.first
-        found.append((0, "", 0, LAST_PORT, *ended, "", session, int(SightingKind.STOPPED)))
+        ended = start.last if start else 0, stop.last, stop.first
+        found.append((0, "", 0, LAST_PORT, *ended, subscriber, session, int(SightingKind.STOPPED)))
     return found, changed

@@ -19,6 +19,7 @@ Nothing here writes anything: the same rows give the same answer.
 """
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -28,6 +29,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func
 
 from urlward.assignments.formats import NAMES_ALL
 from urlward.assignments.interval import (
+    BEGINS_AGAIN,
     FOREVER,
     MOST_APART,
     SECOND,
@@ -58,9 +60,6 @@ _MANY = 2_000
 _BACK = 2 * 3_600_000
 """The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
 _MOST_CELLS = 1_000
-_BEGINS_AGAIN = 60_000
-"""Milliseconds for which a server without an answer goes on to tell it that a session begins (RFC 5080 has 30
-s), and gives none the same name."""
 _AHEAD = 3_600_000
 """Milliseconds in which who came next is looked for first."""
 _OPEN = (Ending.NONE, Ending.EXPIRY, Ending.RELEASED, Ending.LATE, Ending.SECOND)
@@ -193,15 +192,17 @@ class Lookup:
         """What was in force at some time of it, in order."""
         known = {row.id: row for row in self._connection.execute(select(sources))} if self.rows else {}
         purged = {one.id: one.purged for one in known.values()}
-        exports = {one.id for one in known.values() if one.format == "csv"}
-        which = select(files.c.id, files.c.read).where(files.c.source.in_(exports))
-        reads = {row.id: row.read for row in self._connection.execute(which)} if exports else {}
+        whole = {one.id for one in known.values() if one.format in ("csv", "radacct")}
+        which = select(files.c.id, files.c.source, files.c.read).where(files.c.source.in_(whole))
+        reads = {row.id: row for row in self._connection.execute(which)} if whole else {}
+        renewed = {row.source: row.read for row in reads.values() if known[row.source].format == "radacct"}
 
         def read(one: _Stay) -> int:
-            # What a later export leaves out may have ended since.
+            # What a later export leaves out, or the table has no more, may have ended since.
             by = known[one.source]
-            is_open = by.id in exports and one.lane is not None
-            return min(by.read, reads.get(one.file, one.read)) if is_open else int(by.read)
+            if by.id not in whole or one.lane is None or one.read >= renewed.get(by.id, FOREVER):
+                return int(by.read)
+            return int(min(by.read, reads[one.file].read if one.file in reads else one.read))
 
         if any(purged.values()) and is_held(self._connection, *self._asked_for):
             purged = dict.fromkeys(purged, 0)  # all that answers for it is there
@@ -354,10 +355,14 @@ class Lookup:
     def _add_at_ends(self) -> None:
         """Add who had it as an end without a beginning was."""
         ends = [row for _, row in self.rows if row.ending == Ending.OWN and row.place in self._places]
-        for at in self._once(
-            "end", (row.end - 1 for row in ends if not row.session and row.end > self._since)
-        ):
-            self._add(assignments, self._here(assignments, at, at))
+        behind = (row.end - 1 for row in ends if not row.session and row.end > self._since)
+        times = sorted(self._once("end", behind))
+
+        def wants(row: Row[Any]) -> bool:
+            first = bisect_left(times, row.start)
+            return first < len(times) and bool(times[first] < row.end)
+
+        self._add_in((cells_at(at, at) for at in times), self._at(assignments), wants=wants)
 
     def _add_behind(self, stays: Iterable[_Stay]) -> None:
         """Add who came next, where the lane that each is of need not tell."""
@@ -494,14 +499,25 @@ class _Resolver:
 
     def _end(self, stays: list[_Stay], ends: Sequence[_End]) -> None:
         """End stays of a place by their own ends, and by restarts."""
+        whose: dict[object, list[_Stay]] = {}
+        for one in stays:
+            whose.setdefault((one.session, "" if one.session else one.subscriber), []).append(one)
         for end in sorted(ends, key=lambda end: end.end):
-            mine = [one for one in stays if self._is_of(end, one)]
+            there = whose.get((end.session, "" if end.session else end.subscriber), ())
+            mine = [one for one in there if self._is_of(end, one)]
             self._answered |= {end} if mine else set()
             if any(one.is_whole and one.end == max(end.end, one.start + 1) for one in mine):
                 continue
+            for one in mine:
+                if one.is_whole and not one.session and end.end < one.end:
+                    # Its end is that of another of theirs, whose beginning was not read before it.
+                    self._show(one, one.since, end.end, Ending.TOLD)
+                    self._show(one, end.end, one.end, Ending.LATE)
+                    one.start = one.first = one.since = one.end
             told = [one for one in mine if not one.is_whole]
-            if end.start:
-                told = [one for one in told if abs(one.start - end.start) <= SESSIONS_APART]
+            exact = [one for one in told if abs(one.start - end.start) <= SESSIONS_APART]
+            if end.start and (exact or all(one.seen + BEGINS_AGAIN < end.start for one in told)):
+                told = exact
             elif told:
                 last = max(mine, key=lambda one: one.start)
                 told = [one for one in told if one is last or (one.session and one.is_same(last))]
@@ -569,7 +585,7 @@ class _Resolver:
         by_session: dict[object, list[_Stay]] = {}
         for key, stays in merged.items():
             for one in stays:
-                by_session.setdefault((key, one.session), []).append(one)
+                by_session.setdefault((key, one.session, one.session or one.subscriber), []).append(one)
         for stays in by_session.values():
             ended = [one for one in stays if one.is_whole or (one.session and one.ending == Ending.NEXT)]
             for one in stays:
@@ -603,6 +619,7 @@ class _Resolver:
             is_again = one.lane == newest and other.end == other.start + 1  # within a second, in the same log
             return other.start <= one.start < other.end and said <= other.end and not is_again
         late = one.start - other.start
+        between = any(other.start < at <= one.start for at in self._restarts_of(one))
         if one.is_whole and not other.is_whole:
             return False
         if abs(late) <= SESSIONS_APART:
@@ -612,11 +629,12 @@ class _Resolver:
         if late < 0:
             return False
         # Of several that are told again the first says when it began, and the last when it was.
-        if one.start < other.end and said - late <= other.end + _BEGINS_AGAIN:
+        if between:
+            return False
+        if one.start < other.end and said - late <= other.end + BEGINS_AGAIN:
             return True
-        is_begun_again = one.start == one.first == one.seen and late <= _BEGINS_AGAIN
-        between = any(other.start < at <= one.start for at in self._restarts_of(one))
-        return other.is_whole and is_begun_again and not between
+        is_begun_again = one.start == one.first == one.seen and late <= BEGINS_AGAIN
+        return other.is_whole and is_begun_again
 
     def _move(self, one: _Stay, others: Sequence[_Stay]) -> None:
         """Begin and end a stay by what its session had else."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from sqlalchemy import (
     Row,
     Table,
     and_,
-    bindparam,
     case,
     column,
     delete,
@@ -98,6 +98,7 @@ _DROPPING = 0x75726C77617266
 _classes = named_table("pg_class", column("oid"), column("relname"))
 """PostgreSQL's, of its tables."""
 
+_MANY = 2_000
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
@@ -309,7 +310,8 @@ def _forget_files(connection: Connection, before: Before) -> None:
     if over := over - {id_ for _, id_ in last.values()}:
         for used in (current.c.file, gaps.c.file):
             over.difference_update(connection.scalars(select(used).distinct()))
-        connection.execute(delete(files).where(files.c.id == bindparam("i")), [{"i": one} for one in over])
+        for some in batched(sorted(over), _MANY):
+            connection.execute(delete(files).where(files.c.id.in_(some)))
 
 
 def _limit_of(before: Before, source: int) -> int:
