@@ -374,6 +374,36 @@ class Poller(selectors.EpollSelector):
         )
 
 
+class Delay:
+    """Calls that are made once a while has passed, the same for all, which have one timer together.
+
+    Args:
+        seconds: how long that is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: deque[tuple[float, list[Task]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def call(self, task: Task) -> list[Task]:
+        """Make a call then, unless what is returned is emptied before."""
+        tasks = [task]
+        self._due.append((perf_counter() + self._seconds, tasks))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+        return tasks
+
+    def _look(self) -> None:
+        loop, now = asyncio.get_running_loop(), perf_counter()
+        self._timer = None  # whatever goes wrong here, as without memory, the next call has another
+        while self._due and self._due[0][0] <= now:
+            for task in self._due.popleft()[1]:
+                loop.call_soon(task)
+        if self._due:
+            self._timer = loop.call_later(self._due[0][0] - now, self._look)
+
+
 class Loop(asyncio.SelectorEventLoop):
     """Event loop of the data path.
 
