@@ -66,8 +66,8 @@ _MAX_PARAMETERS = 1000
 """Parameters of a query, which is what common origins take."""
 _MAX_PATHS = 256
 """Those of them that have a slash, in all their spellings."""
-_MOST_NUMBER = 128
-"""Characters of a number, as sent."""
+_MOST_NUMBER = 4_000
+"""Digits of a number, the zeros in front of it apart; Python reads no more than 4,300."""
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 SLASHES = re.compile(r"/{2,}")
@@ -532,7 +532,7 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
 
 _MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+_)").search
 _IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
-_HEX_NUMBER = re.compile("0[xX][0-9A-Fa-f]+").fullmatch
+_HEX_NUMBER = re.compile("0[xX](?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,128})").fullmatch
 # The user 007 is not the user 7, as the user_id 007 is.
 _NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|text|title|user|word)").search
 
@@ -540,14 +540,15 @@ _NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|tex
 def _as_number(parameter: str) -> str:
     """A parameter with the number that its value is; empty where it is none."""
     name, _, value = parameter.partition("=")
-    if len(value) > _MOST_NUMBER or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
+    if len(value) > MAX_ODD_PATH or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
         return ""
     if _NAMES_A_TEXT(name) and not name.lower().endswith("id"):
         return ""
     digits = _IN_NUMBERS("", unquote(value).removeprefix("+"))
     if digits.isdecimal():
-        return f"{name}={int(digits)}"
-    return f"{name}={int(digits, 16)}" if _HEX_NUMBER(digits) else ""
+        digits = digits.lstrip("0") or "0"
+        return f"{name}={int(digits)}" if len(digits) <= _MOST_NUMBER else ""
+    return f"{name}={int(found[1] or '0', 16)}" if (found := _HEX_NUMBER(digits)) else ""
 
 
 def _in_every_spelling(query: str, *others: str) -> set[str]:
