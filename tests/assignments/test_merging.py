@@ -1,6 +1,7 @@
 import pytest
 
-from assignments.support import at, held, intervals, sighting, taken
+from assignments.support import START, at, held, intervals, sighting, taken
+from urlward.assignments import merging
 from urlward.assignments.interval import Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore
 
@@ -341,3 +342,16 @@ def test_a_session_that_is_said_later_to_have_begun_earlier_is_one(sqlite_store:
     )
     assert held(sqlite_store, A, 3050) == ["anna"]
     assert held(sqlite_store, A, 3200) == []
+
+
+def test_names_of_sessions_are_not_kept_for_ever(
+    sqlite_store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_MOST_KEPT", 2)
+    source = sqlite_store.source("test", "csv", "test.csv")
+    merger = merging.Merger(sqlite_store, source.id)
+    for number in range(9):
+        merger.take([sighting(A, number, number + 1, "anna", ENDED, session=f"s{number}")])
+        sqlite_store.write(source, merger.finished(), START)
+    assert len(merger._looked_up) <= 2
+    assert len(intervals(sqlite_store, A)) == 9

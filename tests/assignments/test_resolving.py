@@ -317,3 +317,18 @@ def test_an_end_is_not_of_one_of_the_same_name_before_a_restart(
         log.write(*logs[number])
         log.read(LAST)
     assert named(sqlite_store, 1000, 1700, 1990) == [("one", ["anna"]), NOBODY, ("one", ["anna"])]
+
+
+def test_an_end_in_the_second_in_which_the_next_begins_is_of_the_one_before(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    logs = (
+        [block(2969, "anna", "release")],
+        [block(2569, "anna", "release"), block(2569, "anna", "alloc")],
+        [block(69, "anna", "alloc")],
+    )
+    for number, events in enumerate(logs):
+        log = Log(sqlite_store, tmp_path / f"log-2026111{9 - number}")
+        log.write(*events)
+        log.read(LAST)
+    assert named(sqlite_store, 1000, 2700) == [("one", ["anna"])] * 2

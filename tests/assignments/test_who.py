@@ -9,7 +9,7 @@ from assignments.support import at, sighting, taken
 from rows import each_row
 from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
 from urlward.assignments.formats import DETERMINISTIC
-from urlward.assignments.interval import FOREVER, AssignmentError, SightingKind
+from urlward.assignments.interval import FOREVER, AssignmentError, SightingKind, ms_text
 from urlward.assignments.retention import hold_assignments, purge_assignments
 from urlward.assignments.schema import current
 from urlward.assignments.store import AssignmentStore
@@ -258,3 +258,12 @@ def test_a_formula_without_place_for_all(ports: int, first: int) -> None:
 def test_what_is_no_address(sqlite_store: AssignmentStore) -> None:
     with pytest.raises(AssignmentError, match="is not an address"):
         who(sqlite_store, WhoQuestion("example.test", None, at(0)))
+
+
+def test_nobody_of_a_time_that_is_not_read_yet(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 10, 20, "anna", SightingKind.WHOLE), now=at(100))
+    read, later = (who(sqlite_store, WhoQuestion(A, None, at(seconds))) for seconds in (90, 110))
+    assert (read.verdict, read.unread, answer_fields(read)["unread"]) == ("none", (), [])
+    assert (later.verdict, later.unread) == ("none", (("test", at(100)),))
+    assert answer_fields(later)["unread"] == [{"source": "test", "to": ms_text(at(100))}]
+    assert answer_lines(later)[2] == f"  source test is read up to {ms_text(at(100))} alone"

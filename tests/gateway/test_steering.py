@@ -361,6 +361,25 @@ async def test_the_end_where_other_workers_live(tmp_path: Path, monkeypatch: pyt
         assert not (await asyncio.wait([lingers], timeout=0.1))[0]
 
 
+async def test_the_end_waits_for_answers_that_are_steered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steering, "_LOOK", 0.01)
+    async with running(tmp_path, monkeypatch) as rig:
+        rig.kernel.gate, rig.kernel.leads, before = asyncio.Event(), False, rig.kernel.waiting
+        asked = asyncio.create_task(rig.ask("blocked.example"))
+        await until(lambda: rig.kernel.waiting > before and rig.upstream.asked, "the kernel")
+        await until(lambda: not rig.addon._forwarders[0][0].under_way, "the resolver's answer")
+        rig.addon._servers[0].close()
+        lingers = asyncio.create_task(rig.addon._linger())
+        await until(lambda: rig.kernel.looks > 3, "looks")
+        assert not lingers.done()
+        rig.kernel.gate.set()
+        assert (await asked).answer[0][0].address == "192.0.2.1"
+        async with asyncio.timeout(PATIENT):
+            await lingers
+
+
 async def test_names_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "SWEEP", 0.05)
     async with running(tmp_path, monkeypatch) as rig:

@@ -181,7 +181,6 @@ async def test_an_end_with_bytes_waiting(side: Side, how: str) -> None:
     assert side.connection.open is (how == "end")
     assert await side.read() == LARGE
     assert side.connection.open is (how == "end")
-    await asyncio.sleep(0)
     assert side.losses == ([side.connection] if how == "close" else [])
 
 

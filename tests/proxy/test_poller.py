@@ -4,12 +4,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from conftest import until
 from urlward.proxy import poller as poller_module
-from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Share, running_loop
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Delay, Share, running_loop
 
 type Pairs = list[tuple[socket.socket, socket.socket]]
 
@@ -380,6 +381,38 @@ async def test_nobody_waits_where_there_is_nobody_else(clock: Clock) -> None:
         poller.later(share, lambda n=number: (clock.work(20), done.append(n)))  # type: ignore[misc]
     await until(lambda: len(done) == 11)
     assert poller._round - first <= 11
+
+
+async def test_calls_after_a_while_are_made_in_order_unless_withdrawn() -> None:
+    delay = Delay(0.02)
+    made: list[int] = []
+    calls = [delay.call(lambda n=number: made.append(n)) for number in range(4)]  # type: ignore[misc]
+    calls[1].clear()
+    await until(lambda: len(made) == 3)
+    assert made == [0, 2, 3]
+    delay.call(lambda: made.append(4))
+    await until(lambda: len(made) == 4)
+
+
+async def test_a_call_that_cannot_be_made_costs_none_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no memory for it."""
+    delay, made, loop = Delay(0.01), list[str](), asyncio.get_running_loop()
+    tried, soon = list[Any](), loop.call_soon
+
+    def fail_once(call: Any, *arguments: Any, **more: Any) -> Any:
+        if call is lost and not tried:
+            tried.append(call)
+            raise MemoryError
+        return soon(call, *arguments, **more)
+
+    def lost() -> None:
+        made.append("lost")
+
+    monkeypatch.setattr(loop, "call_soon", fail_once)
+    delay.call(lost)
+    await until(lambda: tried)
+    delay.call(lambda: made.append("next"))
+    await until(lambda: made == ["next"])
 
 
 async def test_what_a_socket_of_the_data_path_has_closed_is_nobodys(pairs: Pairs) -> None:

@@ -133,6 +133,24 @@ async def test_a_slow_name_is_asked_for_again_each_second() -> None:
     assert query.got == query.answer()
 
 
+async def test_a_slow_name_has_its_time_where_another_resolver_fails_at_once() -> None:
+    first, second = Way(), Way()
+    asks = forwarder(first, second, timeout=5)
+    first.heard = asks.now
+    query = Query()
+    asks.ask(query)
+    for number in (1, 2, 3, 4):
+        asks.now += 1
+        await until(lambda number=number: len(second.sent) == number, "the next time")
+        first.heard = asks.now
+        asks.failed(query, second)
+        assert len(first.sent) == number + 1
+    assert query.got is NOTHING
+    asks.now += 1
+    await until(lambda: query.got is not NOTHING, "the end")
+    assert query.got is None
+
+
 async def test_one_that_cannot_be_reached_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Way(), Way()
     asks = forwarder(first, second)
@@ -221,7 +239,9 @@ async def test_a_failure_found_in_sending() -> None:
     asks.failed(query, first)
     asks.failed(query, first)
     assert second.sent == [query]
-    asks.failed(query, second)
+    for way in (second, first, second):
+        assert query.got is NOTHING
+        asks.failed(query, way)
     assert query.got is None
     asks.failed(query, second)
 

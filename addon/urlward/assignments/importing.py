@@ -633,7 +633,7 @@ class FileReader:
                 written = path.stat().st_mtime * 1000
                 if path.suffix in _PACKED:
                     # Not read here, and what is packed keeps its time: what was read has one before it was.
-                    if max(self._read_before(gap), gap.since + LATE) < written <= gap.until:
+                    if max(self._read_before(gap), gap.since + LATE) < written <= gap.until + LATE:
                         return True
                 elif written > gap.since and gap.since <= self._first_of(path) < gap.until:
                     return True

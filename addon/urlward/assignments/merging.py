@@ -129,7 +129,7 @@ class Merger:
         if self.rows is not None:
             self.rows += changes.rows
         changes.held = {whose: [*held] for whose, held in changes.held.items()}
-        if len(self._held) > _MOST_KEPT:
+        if max(len(self._held), len(self._looked_up)) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
             self._held = {key: None for key, lane in changes.gone if lane >= 0}
             self._sessions, self._looked_up, self._beside = {}, set(), {}

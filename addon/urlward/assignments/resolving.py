@@ -520,6 +520,10 @@ class _Resolver:
                 told = exact
             elif told:
                 last = max(mine, key=lambda one: one.start)
+                # What began in the same second did so behind it, if something is there that it ends.
+                before = [one for one in mine if one.start < end.end] if last.start >= end.end else []
+                if before and not (other := max(before, key=lambda one: one.start)).is_whole:
+                    last = other
                 told = [one for one in told if one is last or (one.session and one.is_same(last))]
                 told = [one for one in told if not one.session or one.seen <= end.end]
             for one in told:

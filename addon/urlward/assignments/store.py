@@ -388,7 +388,7 @@ class AssignmentStore:
         """All sources, by id."""
         with self.reading() as connection:
             rows = connection.execute(select(sources)).all()
-        return {row.id: SightingSource(row.id, row.name, row.format, row.path) for row in rows}
+        return {row.id: SightingSource(row.id, row.name, row.format, row.path, row.read) for row in rows}
 
     def status(self) -> list[dict[str, Any]]:
         """Import status of each source, as JSON has it."""

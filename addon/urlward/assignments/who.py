@@ -70,12 +70,14 @@ class WhoAnswer:
         candidates: in order of their beginnings.
         missing: what is not read of logs that were rotated, and may say otherwise; with the source's name.
         deleted: time before which what had ended is deleted, in ms; 0 where it lies before what is asked.
+        unread: sources that are read up to before what is asked, where nobody is known: name, and time in ms.
     """
 
     question: WhoQuestion
     candidates: tuple[Holder, ...]
     missing: tuple[tuple[str, Gap], ...] = ()
     deleted: int = 0
+    unread: tuple[tuple[str, int], ...] = ()
 
     @property
     def verdict(self) -> Literal["one", "none", "ambiguous"]:
@@ -121,9 +123,10 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
                 candidates.append(Holder(replace(interval, ending=Ending.MISSED) if inside else interval))
     except ValueError as e:
         raise AssignmentError(str(e)) from e
-    names = store.sources() if missing else {}
+    names = store.sources() if missing or not candidates else {}
     told = [(names[gap.source].name, gap) for gap in gaps if gap in missing]
-    return WhoAnswer(question, tuple(candidates), tuple(told), deleted if deleted > since else 0)
+    late = sorted((one.name, one.read) for one in names.values() if 0 < one.read < until and not candidates)
+    return WhoAnswer(question, tuple(candidates), tuple(told), deleted if deleted > since else 0, tuple(late))
 
 
 def _found(
@@ -227,6 +230,7 @@ def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
         "tolerance": question.tolerance / 1000,
         "answer": answer.verdict,
         "deleted_before": ms_text(answer.deleted) if answer.deleted else None,
+        "unread": [{"source": name, "to": ms_text(read)} for name, read in answer.unread],
         "missing": [{"source": name} | gap.fields() for name, gap in answer.missing],
         "candidates": [
             _fields(one.interval) | ({"via": _fields(one.via)} if one.via else {})
@@ -246,6 +250,7 @@ def answer_lines(answer: WhoAnswer) -> list[str]:
     if answer.verdict == "none":
         gone = f": what ended before {ms_text(answer.deleted)} is deleted" if answer.deleted else ""
         lines.append(f"nobody: no assignment of that time is known{gone}")
+        lines += [f"  source {name} is read up to {ms_text(read)} alone" for name, read in answer.unread]
     elif answer.verdict == "ambiguous":
         subscribers = {candidate.interval.subscriber for candidate in answer.candidates}
         several = f"{len(subscribers)} subscribers" if len(subscribers) > 1 else "one subscriber, or nobody"

@@ -541,6 +541,11 @@ class DnsServer:
             return 0.0
         return max(0.0, self._closing.when() - asyncio.get_running_loop().time())
 
+    @property
+    def owes(self) -> bool:
+        """See `QueryService.owes`."""
+        return self._service.owes
+
     def end(self) -> None:
         """Stop at once."""
         if self._closing is not None:

@@ -171,6 +171,11 @@ class QueryService:
         self._begin(asked)
         return True
 
+    @property
+    def owes(self) -> bool:
+        """Whether a response is pending: at a resolver, or here, where it is steered."""
+        return any(self._owed)
+
     def failed(self, cause: Exception) -> None:
         """A query has caused an error in its parser."""
         self._faults.say(cause, "a query has no answer")

@@ -80,11 +80,12 @@ class DnsExchange:
         places: where answers are awaited, and under which ids.
         way: that was asked last.
         attempts: how many times a way was asked.
+        failures: how many of these failed at once.
         fallback: an answer that says no more than that a resolver has failed.
         over: whether it is answered.
     """
 
-    __slots__ = ("attempts", "fallback", "order", "over", "places", "query", "question", "way")
+    __slots__ = ("attempts", "failures", "fallback", "order", "over", "places", "query", "question", "way")
 
     def __init__(self, query: bytes, question: Question) -> None:
         self.query = query
@@ -92,7 +93,7 @@ class DnsExchange:
         self.order: Sequence[Way] = ()
         self.places: list[tuple[ResponsePlace, int]] = []
         self.way: Way | None = None
-        self.attempts = 0
+        self.attempts = self.failures = 0
         self.fallback: bytes | None = None
         self.over = False
 
@@ -249,6 +250,7 @@ class Forwarder:
         """An upstream reports that there will be no response."""
         self.mark(way)
         if exchange.way is way and not exchange.over:
+            exchange.failures += 1
             self._next(exchange)
 
     def mark(self, way: Way) -> None:
@@ -286,7 +288,9 @@ class Forwarder:
 
     def _next(self, exchange: DnsExchange) -> None:
         order = exchange.order
-        while exchange.attempts < self._attempts:
+        # One that fails at once takes no time from another that is slow.
+        more = self._attempts * (len(order) - 1)
+        while exchange.attempts < self._attempts + min(exchange.failures, more):
             way = exchange.way = order[exchange.attempts % len(order)]
             exchange.attempts += 1
             number = exchange.attempts
@@ -296,6 +300,7 @@ class Forwarder:
                 continue  # busy, which is not to say unwell
             except OSError:
                 self.mark(way)
+                exchange.failures += 1
                 continue
             if exchange.attempts == number and not exchange.over:
                 self._deadlines.append((self._time() + self._interval, exchange, number))

@@ -430,8 +430,8 @@ class Steering:
 
     @property
     def _is_asked(self) -> bool:
-        """Whether a query is under way."""
-        return any(way.under_way for ways in self._forwarders for way in ways)
+        """Whether a query is under way, or its answer."""
+        return any(server.owes for server in self._servers)
 
     def _stop(self) -> None:
         self._stopping = True

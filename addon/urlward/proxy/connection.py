@@ -4,7 +4,6 @@ asyncio's transports and tasks are most of what a connection costs; here are nei
 buffers beside the socket, so that it can begin in the midst of a connection, and inside another.
 """
 
-import asyncio
 import errno
 import socket
 import ssl
@@ -633,7 +632,7 @@ class Connection:
             self._shakes.cancel()
         if self._owner is not None:
             owner, self._owner = self._owner, None
-            asyncio.get_running_loop().call_soon(owner.lost, self)
+            self._poller.afterwards(owner.lost, self)
 
     def _watch(self) -> None:
         """Register with the poller for the events that are of use now."""

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from urlward.records.privacy import network_of
@@ -121,6 +121,8 @@ class Poller(selectors.EpollSelector):
         """Shares with queued calls; the one whose turn it is comes first."""
         self._skipped: dict[int, int] = {}
         """Sockets that something was to be told of in the last round, and was not; with their order."""
+        self._done: deque[tuple[Callable[[Any], None], Any]] = deque()
+        """Calls to be made once what is under way is done, with their argument."""
         self._round = 0
         self._slice = SLICE
         self._last: Share | None = None
@@ -139,7 +141,7 @@ class Poller(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for events, and see to those of the data path; the others are returned."""
-        wait = self._wait(timeout) if self._behind else timeout
+        wait = 0 if self._done else self._wait(timeout) if self._behind else timeout
         told, keys = self._told, self._keys
         # Who is meant is found first: what one does may close another, and its number be that of a third.
         polled = self._epoll.poll(wait, _AT_ONCE)
@@ -151,7 +153,7 @@ class Poller(selectors.EpollSelector):
                     wanted = selectors.EVENT_READ if events & ~WRITE else 0
                     wanted |= selectors.EVENT_WRITE if events & ~READ else 0
                     others.append((key, wanted & key.events))
-        if found or self._behind:
+        if found or self._behind or self._done:
             self._run(found)
             # What that has closed is nobody's any more, and what it has changed is told again.
             others = [one for one in others if keys.get(one[0].fd) is one[0]]
@@ -247,6 +249,10 @@ class Poller(selectors.EpollSelector):
         if now - self._others < _A_WHILE:
             share.rests = now + min(-share.left, _MOST_OWED)
 
+    def afterwards[T](self, call: Callable[[T], None], argument: T) -> None:
+        """Make a call once what is under way is done."""
+        self._done.append((call, argument))
+
     def _refill(self, share: Share, now: float) -> None:
         if share.round != self._round and now >= share.rests:
             left = max(share.left, -_MOST_OWED) + self._slice * (self._round - share.round)
@@ -317,6 +323,13 @@ class Poller(selectors.EpollSelector):
         self._last = last
         if self._behind:
             self._go_on(now, max(end, now + _ROUND / 2))
+        done = self._done
+        while done:
+            call, argument = done.popleft()
+            try:
+                call(argument)
+            except Exception as e:  # noqa: BLE001 - as above
+                self._complain(e)
 
     def _put_aside(self, fd: int, events: int, watched: _Watched) -> None:
         self._epoll.unregister(fd)
@@ -359,6 +372,36 @@ class Poller(selectors.EpollSelector):
         asyncio.get_running_loop().call_exception_handler(
             {"message": "a socket of the data path", "exception": error}
         )
+
+
+class Delay:
+    """Calls that are made once a while has passed, the same for all, which have one timer together.
+
+    Args:
+        seconds: how long that is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: deque[tuple[float, list[Task]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def call(self, task: Task) -> list[Task]:
+        """Make a call then, unless what is returned is emptied before."""
+        tasks = [task]
+        self._due.append((perf_counter() + self._seconds, tasks))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+        return tasks
+
+    def _look(self) -> None:
+        loop, now = asyncio.get_running_loop(), perf_counter()
+        self._timer = None  # whatever goes wrong here, as without memory, the next call has another
+        while self._due and self._due[0][0] <= now:
+            for task in self._due.popleft()[1]:
+                loop.call_soon(task)
+        if self._due:
+            self._timer = loop.call_later(self._due[0][0] - now, self._look)
 
 
 class Loop(asyncio.SelectorEventLoop):

@@ -5,7 +5,6 @@ again inside a tunnel and inside TLS that ends here. From then on a relay has th
 sockets.
 """
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +31,7 @@ from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT, Member
 from urlward.proxy.names import NO_NAMES, Names, Place
-from urlward.proxy.poller import WRITE, Share, running_loop
+from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpEnds, HttpRelay, Origin, Pending
 from urlward.proxy.socks import SocksError, SocksHandshake
@@ -77,6 +76,9 @@ class Mode:
         addon: decides.
         loop: the event loop.
         poller: of the sockets of all modes: a client has one share of the processor for all of them.
+        lingering: closes connections that may still be sending behind an answer.
+        resting: has what waits of a response go on, where its origin rests.
+        seeking: has the others looked for where a dialled address is silent.
     """
 
     def __init__(self, spec: mode_specs.ProxyMode, addon: Urlward) -> None:
@@ -84,6 +86,9 @@ class Mode:
         self.addon = addon
         self.loop = running_loop()
         self.poller = self.loop.poller
+        self.lingering = Delay(LINGER)
+        self.resting = Delay(REST)
+        self.seeking = Delay(UNANSWERED_FOR)
 
     @property
     def keeps_source(self) -> bool:
@@ -209,13 +214,13 @@ class Session(HttpEnds, Member):
         """Whether the kernel asks both ends whether they are there."""
         self._astray = 0
         """Looks in a row at which its address was not this machine's."""
-        self._lingers: asyncio.TimerHandle | None = None
-        self._passes: asyncio.TimerHandle | None = None
+        self._lingers: list[Task] | None = None
+        self._passes: list[Task] | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
         self._reaching: Waiter | Opening | None = None
         """How."""
-        self._seeks: asyncio.TimerHandle | None = None
+        self._seeks: list[Task] | None = None
         """What looks for another address if the client's does not answer, until it does."""
         self._sought: Waiter | None = None
         self._origin = NOWHERE
@@ -460,7 +465,7 @@ class Session(HttpEnds, Member):
         host, port = self._origin.host, self._origin.port
         literal = literal_address(host, port)
         if literal is not None:
-            self._seeks = self._mode.loop.call_later(UNANSWERED_FOR, self._look_elsewhere)
+            self._seeks = self._mode.seeking.call(self._look_elsewhere)
             self._found((literal,))
         else:
             self._reaching = self._look_up(host, self._found)
@@ -565,7 +570,7 @@ class Session(HttpEnds, Member):
 
     def _seek_no_more(self) -> None:
         if self._seeks is not None:
-            self._seeks.cancel()
+            self._seeks.clear()
             self._seeks = None
         if self._sought is not None:
             self._sought.cancel()
@@ -711,7 +716,7 @@ class Session(HttpEnds, Member):
 
     def pass_later(self) -> None:
         """Have the relay send what waits of a response in a while."""
-        self._passes = self._mode.loop.call_later(REST, self._have, HttpRelay.pass_tail)
+        self._passes = self._mode.resting.call(partial(self._have, HttpRelay.pass_tail))
 
     def _have(self, act: Callable[[HttpRelay], None]) -> None:
         """Have the relay of requests do something, if it still is one."""
@@ -833,7 +838,7 @@ class Session(HttpEnds, Member):
         """Close both connections in a while."""
         self._client.resume(BEHIND | CONNECTING | HELD)
         if self._lingers is None:
-            self._lingers = self._mode.loop.call_later(LINGER, self.close)
+            self._lingers = self._mode.lingering.call(self.close)
 
     # -- what the connections say (`urlward.proxy.connection.Owner`)
 
@@ -880,7 +885,7 @@ class Session(HttpEnds, Member):
         self.send_client = self.send_server = nothing
         for waits in (self._lingers, self._passes):
             if waits is not None:
-                waits.cancel()
+                waits.clear()
 
     # -- as a member of `Live`
 
