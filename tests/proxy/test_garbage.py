@@ -448,6 +448,13 @@ async def websocket(rig: Rig, streams: Streams) -> None:
     assert await streams[0].readexactly(2) == b"hi"
 
 
+@kind("reverse", switch)
+async def websocket_half_closed(rig: Rig, streams: Streams) -> None:
+    streams[1].write((GET % b"a")[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    streams[1].write_eof()
+    assert (await streams[0].read()).startswith(b"HTTP/1.1 101 ")  # the origin hears the end, and closes
+
+
 @kind("reverse")
 async def cut_off(rig: Rig, streams: Streams) -> None:
     await get(streams)
