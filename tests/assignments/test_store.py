@@ -1,5 +1,6 @@
 import stat
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,7 @@ def test_a_source_that_nothing_came_of_is_gone(store: AssignmentStore) -> None:
     assert store.sources() == {}
     # Another reader of it goes on, and what it says has its source.
     store.write(source, Changes(rows=1), START)
-    assert store.sources() == {source.id: source}
+    assert store.sources() == {source.id: replace(source, read=START)}
     with store.importing("one", "csv", "b.csv"):
         pass
     assert store.sources() == {source.id: source}
