@@ -180,7 +180,7 @@ def test_a_source_that_nothing_came_of_is_gone(store: AssignmentStore) -> None:
     assert store.sources() == {source.id: replace(source, read=START)}
     with store.importing("one", "csv", "b.csv"):
         pass
-    assert store.sources() == {source.id: source}
+    assert store.sources() == {source.id: replace(source, read=START)}
 
 
 def test_a_source_that_two_nodes_begin_at_once_is_of_one_of_them(
