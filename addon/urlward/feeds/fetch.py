@@ -528,6 +528,8 @@ def failure(error: Exception, name: str, *, in_body: bool = False) -> FetchError
     match cause:
         case ssl.SSLCertVerificationError():
             reason, text = "certificate", f"its certificate does not verify: {cause.verify_message}"
+            if cause.verify_code in _UNKNOWN_CA:
+                text += " (a CA of one's own is named by `ca`)"
         case TimeoutError():
             reason, text = "timeout", f"{'no more of the body' if in_body else 'no answer'} in time"
         case ssl.SSLError() if not isinstance(cause, ssl.SSLEOFError):
@@ -542,6 +544,10 @@ def failure(error: Exception, name: str, *, in_body: bool = False) -> FetchError
         case _:
             reason, text = "protocol", "the answer is not HTTP/1.1"
     return FetchError(f"{name}: {text}", reason)
+
+
+_UNKNOWN_CA = (18, 19, 20, 21)
+"""Codes of OpenSSL for certificates whose issuer is not known (X509_STORE_CTX_get_error(3))."""
 
 
 def _cause(error: Exception) -> Exception:

@@ -263,7 +263,8 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
     if not wanted:
         if says := next((name for name in names if name in _DECISIONS), ""):
             raise FormatError(
-                f"a column {says!r}: --column url=NAME says that all rows block, whatever it has"
+                f"a column {says!r}: --column url=NAME says that all rows block, whatever it has (of a feed: "
+                'columns = { url = "NAME" })'
             )
         names = [digest_named(name) or name for name in names]
         # A table of addresses that has digests too is of what was found there: it lists the addresses.
@@ -272,7 +273,10 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
     for field, name in wanted.items():
         if name.strip().lower() not in names:
             # What stands in the first line may be an entry.
-            raise FormatError(f"line 1 names no column {name!r}: --column {field}=NAME, or its number")
+            raise FormatError(
+                f"line 1 names no column {name!r}: --column {field}=NAME, or its number (of a feed: "
+                f'columns = {{ {field} = "NAME" }})'
+            )
         columns[field] = names.index(name.strip().lower())
     _check_columns(columns)
     return columns
@@ -289,7 +293,10 @@ def digest_named(name: str) -> str:
 
 def _check_columns(columns: Mapping[str, object]) -> None:
     if not any(name in columns for name in (*NAMES, *DIGESTS)):
-        raise FormatError("no column that says what to block: --column url=NAME (or host=, domain=, sha256=)")
+        raise FormatError(
+            "no column that says what to block: --column url=NAME (or host=, domain=, sha256=; of a feed: "
+            'columns = { url = "NAME" })'
+        )
 
 
 def getter(row: Sequence[str], columns: Mapping[str, int]) -> Get:
