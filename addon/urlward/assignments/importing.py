@@ -113,7 +113,9 @@ _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
 _PACKED = (".gz", ".xz", ".zst", ".bz2", ".Z")
 _ADDED = re.compile(
-    r"(.+?)(\.\d{1,4}|\.completed|\.(gz|xz|zst|bz2|Z)|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL
+    rf"(.+?)(\.\d{{1,4}}|\.completed|{'|'.join(map(re.escape, _PACKED))}"
+    r"|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)",
+    re.DOTALL,
 )
 """Name of a log, and what is added to that as it is rotated, or each day."""
 KEA = "kea"

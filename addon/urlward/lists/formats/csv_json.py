@@ -263,8 +263,8 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
     if not wanted:
         if says := next((name for name in names if name in _DECISIONS), ""):
             raise FormatError(
-                f"a column {says!r}: --column url=NAME says that all rows block, whatever it has (of a feed: "
-                'columns = { url = "NAME" })'
+                f"a column {says!r}: --column url=NAME says that all rows block, whatever it has "
+                f"({_of_a_feed('url')})"
             )
         names = [digest_named(name) or name for name in names]
         # A table of addresses that has digests too is of what was found there: it lists the addresses.
@@ -274,8 +274,7 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
         if name.strip().lower() not in names:
             # What stands in the first line may be an entry.
             raise FormatError(
-                f"line 1 names no column {name!r}: --column {field}=NAME, or its number (of a feed: "
-                f'columns = {{ {field} = "NAME" }})'
+                f"line 1 names no column {name!r}: --column {field}=NAME, or its number ({_of_a_feed(field)})"
             )
         columns[field] = names.index(name.strip().lower())
     _check_columns(columns)
@@ -291,11 +290,16 @@ def digest_named(name: str) -> str:
     return plain if plain in DIGESTS else ""
 
 
+def _of_a_feed(field: str) -> str:
+    """How a feed's table says what a command's ``--column`` does."""
+    return f'of a feed: columns = {{ {field} = "NAME" }}'
+
+
 def _check_columns(columns: Mapping[str, object]) -> None:
     if not any(name in columns for name in (*NAMES, *DIGESTS)):
         raise FormatError(
-            "no column that says what to block: --column url=NAME (or host=, domain=, sha256=; of a feed: "
-            'columns = { url = "NAME" })'
+            "no column that says what to block: --column url=NAME (or host=, domain=, sha256=; "
+            f"{_of_a_feed('url')})"
         )
 
 
