@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,39 @@ def replayed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     with pytest.raises(SystemExit, match="0"):
         main(["lab", "replay", "--json", *arguments])
     return figures(capsys.readouterr().out)
+
+
+@pytest.mark.ours
+def test_lists_that_no_worker_has_any_more_are_sent_again(
+    scheduler: tuple[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dask leaves what it is sent on one worker; with that one's end the replay ended."""
+    address, folder = scheduler
+    monkeypatch.setattr(cluster, "PIECE", 20_000)
+    (tmp_path / "a.log").write_bytes(TEXT)
+    here = replayed(capsys, str(tmp_path / "a.log"))
+    with ExitStack() as workers:
+        first = workers.enter_context(worker(address, folder, "first"))
+        wait_for_workers(address, 1)
+        killed = []
+
+        def progress(text: str, _: float) -> None:
+            if not killed and "piece 5 " in text:
+                first.send_signal(signal.SIGKILL)
+                killed.append(first.wait())
+                workers.enter_context(worker(address, folder, "second"))
+
+        keeper = Keeper([samples.SAMPLE], find_key(None, [samples.SAMPLE]))
+        keeper.load()
+        with cluster.connected(address) as client:
+            done = cluster.replay_on(
+                client, open_logs([tmp_path / "a.log"]), keeper.matcher.lists, progress=progress
+            )
+    assert killed == [-signal.SIGKILL]
+    assert (done.tally.requests, done.tally.blocked) == (here["requests"], here["blocked"])
 
 
 def test_the_report_is_the_same(

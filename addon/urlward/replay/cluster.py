@@ -5,13 +5,15 @@ A piece is a whole log, or a part of one in bytes; whoever judges it opens the l
 have to reach it. What a piece comes to depends on the piece alone: should a worker die, another judges its
 pieces again, and the counts are the same. Counts are joined by the workers, eight at a time.
 
-The lists go to each worker once, as artifacts with their keys, which stay in its memory while this runs.
+The lists go to each worker once, as artifacts with their keys, which stay in its memory and the scheduler's
+while this runs.
 """
 
 import logging
 import secrets
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -187,6 +189,15 @@ def judge_piece(piece: Piece, task: Task) -> PieceCounts:
     return counts
 
 
+def given(task: Task) -> Task:
+    """Task, in a worker.
+
+    What a cluster computes it computes again where the worker that has it dies. Data that are sent to it
+    (`Client.scatter`) are gone then, and all pieces with them: Dask leaves those on one worker soon.
+    """
+    return task
+
+
 def _matcher(task: Task) -> Matcher:
     with _loading:
         if task.id not in _loaded:
@@ -276,7 +287,10 @@ def replay_on(
     task = Task(secrets.token_hex(8), tuple(map(_sent, lists)), now, clock, secrets.token_bytes(32))
     pieces = [piece for number, log in enumerate(logs, 1) for piece in pieces_of(log, number)]
     try:
-        counts = _gathered(client, pieces, client.scatter(task, broadcast=True, hash=False), progress)
+        with warnings.catch_warnings():  # of a task above 10 MB: lists are
+            warnings.filterwarnings("ignore", "Sending large graph")
+            sent = client.submit(given, task, pure=False)
+        counts = _gathered(client, pieces, sent, progress)
     finally:
         client.run(forget, task.id, on_error="ignore")
     begins: dict[tuple[int, int], int] = {}
