@@ -22,7 +22,7 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
 from conftest import in_turns, until
-from proxy.rig import GET, LONG, Rig, reset
+from proxy.rig import GET, LONG, Rig, Serve, reset
 from proxy.test_guard_files import Learned
 from urlward.compression import _Brotli
 from urlward.config import FilesTable
@@ -157,7 +157,7 @@ RESET, PARTIAL, STREAM = 56, 18, 92
 """Exit codes of curl where a connection is reset, a body ends too early, a stream is reset."""
 
 
-async def looking(rig: Rig, way: str, *lines: str, **files: Any) -> None:
+async def looking(rig: Rig, way: str, *lines: str, serve: Serve = serve, **files: Any) -> None:
     """A front that looks for known files."""
     config = rig.authority.parent / f"{id(rig)}.toml"
     config.write_text(tomli_w.dumps({"files": files}))
@@ -664,4 +664,35 @@ async def test_a_client_that_leaves_while_its_picture_is_looked_at(rig: Rig) -> 
     await until(lambda: not list(rig.addon.live))
     inspector.copies[0].hear(PictureFound(name, row, 1))
     inspector.copies[0].hear(None)
+    await rig.settled()
+
+
+async def test_an_end_that_comes_with_a_switch_behind_a_picture_is_passed_on(rig: Rig) -> None:
+    """All of it has been read from TLS by the time that the picture may go on."""
+
+    async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(OTHER)}\r\n\r\n"
+        writer.write(head.encode() + OTHER + b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello")
+        writer.close()
+
+    inspector = Inspector()
+    await looking(rig, "tls", "http://paged.example/listed", PDQ, serve=switch)
+    rig.addon.files = KnownFiles(FilesTable.model_validate({"pictures": "cut"}), inspector)
+    streams = reader, writer = await rig.connect()
+    await rig.secure(streams, "paged.example")
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    writer.write(
+        b"".join(
+            b"GET /%b HTTP/1.1\r\nHost: paged.example\r\n%b\r\n" % each
+            for each in [(b"other", b""), (b"chat", upgrade)]
+        )
+    )
+    await until(lambda: inspector.copies and inspector.copies[0].ended)
+    await asyncio.sleep(0.1)
+    inspector.copies[0].hear(None)
+    got = await asyncio.wait_for(reader.read(), LONG)
+    assert got.endswith(b"hello")
+    writer.close()
     await rig.settled()

@@ -698,6 +698,8 @@ class Session(HttpEnds, Member):
         self._begin_relay(relay)
         self._take_server(self._server)
         relay.connected()
+        if self._server.at_end:  # behind a response that has been under inspection
+            relay.server_ended()
         if ended:
             relay.client_ended()
 
