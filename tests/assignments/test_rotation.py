@@ -823,6 +823,35 @@ def test_what_kea_has_cleaned_is_read_before_what_it_writes(
 
 
 @pytest.mark.parametrize("format_", ["kea", "isc"])
+def test_a_file_that_grows_is_not_read_from_its_beginning_with_each_row(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    path, source = tmp_path / "leases", sqlite_store.source(format_, format_, "leases")
+    path.write_text(leases(format_, *((f"10.0.{number}.1", f"u{number}", 0) for number in range(250))))
+    asked, pread = list[int](), os.pread
+
+    def counting(fd: int, size: int, offset: int) -> bytes:
+        found = pread(fd, size, offset)
+        asked.append(len(found))
+        return found
+
+    def wait(_: float) -> bool:
+        os.utime(path, (at(len(asked)) / 1000,) * 2)
+        with path.open("a") as file:
+            file.write(leases(format_, (A, "anna", 100), goes_on=True))
+        monkeypatch.setattr(os, "pread", counting)
+        return True
+
+    looks = follow(sqlite_store, source, path, ReadOptions(), clock=lambda: at(900) / 1000, wait=wait)
+    next(looks)
+    next(looks)  # all of it once more, for what is noted of it
+    asked.clear()
+    next(looks)
+    looks.close()
+    assert 0 < sum(asked) < path.stat().st_size / 3
+
+
+@pytest.mark.parametrize("format_", ["kea", "isc"])
 def test_nobody_is_certain_by_leases_until_what_is_written_now_is_read(
     sqlite_store: AssignmentStore, tmp_path: Path, format_: str
 ) -> None:

@@ -267,6 +267,8 @@ class FileReader:
         self._asked = self._renewed = 0
         self._started = False
         self._before = _Before(self.fd, format_)
+        self._end = ""
+        """Digest of the last bytes before the position."""
         self._written_at = 0
 
     def close(self) -> None:
@@ -283,7 +285,10 @@ class FileReader:
         if position is None or now.st_mtime_ns == self._written_at:
             return False
         self._written_at = now.st_mtime_ns
-        return position.before not in _befores(self.fd, position.offset, self._source.format)
+        if self._source.format == "csv":
+            return position.before != _Before(self.fd, "csv").at(position.offset)
+        # What is only added to is not looked at anew as a whole with each row.
+        return self._end != _last(self.fd, position.offset)
 
     @property
     def is_replaced(self) -> bool:
@@ -425,6 +430,7 @@ class FileReader:
         is_kea = self._source.format == KEA
         some = _of_kind(self._path, self.fd, known) if is_kea else known
         self._position = position_in(self.fd, some, self._source.format)
+        self._end = _last(self.fd, self._position.offset) if self._position else ""
         if self._source.format in LEASES:
             self._merger.anew = self._store.gaps(self._source.id)
         if self._source.format in LOGS:
@@ -480,6 +486,7 @@ class FileReader:
         position = position_at(self.fd, self._source.path, offset, self._position, self._before.at(offset))
         first, last = self._span
         self._position = replace(position, first=first, last=last, lane=self._merger.lane)
+        self._end = _last(self.fd, offset)
         changes.position, changes.anew = self._position, anew
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped
