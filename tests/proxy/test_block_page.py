@@ -310,6 +310,16 @@ def test_an_included_file_is_escaped_whatever_its_name(tmp_path: Path) -> None:
     assert page.render(NOTICE, accept=HTML).body.startswith(b"&lt;x&gt;")
 
 
+def test_an_included_file_is_not_missed_later(tmp_path: Path) -> None:
+    """As while the package is upgraded in its place."""
+    (tmp_path / "block.html.j2").write_text("{% include 'part.txt.j2' %}{{ reference }}")
+    part = tmp_path / "part.txt.j2"
+    part.write_text("part ")
+    page = page_with(template_dir=str(tmp_path))
+    part.unlink()
+    assert page.render(NOTICE, accept=HTML).body == f"part {REFERENCE}".encode()
+
+
 def test_a_template_that_alters_the_reference_is_rendered_each_time(tmp_path: Path) -> None:
     (tmp_path / "block.html.j2").write_text("{{ reference | lower | replace('-', ' ') }}")
     page = page_with(template_dir=str(tmp_path))

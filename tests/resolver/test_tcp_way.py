@@ -204,3 +204,21 @@ async def test_a_long_answer(make: Make) -> None:
     assert data is not None
     assert len(data) > 3000
     upstream.close()
+
+
+async def test_a_connection_that_dribbles_is_left(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that never ends is none."""
+    monkeypatch.setattr(dns_tcp_way, "SILENT", 0.1)
+    connections = []
+
+    async def dribble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while not writer.is_closing():
+            writer.write(b"\xff")
+            await asyncio.sleep(0.01)
+
+    async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
+        asker = make(server.sockets[0].getsockname()[1], timeout=0.3)
+        assert await asker.ask() is None
+        assert await asker.ask() is None
+        assert len(connections) == 2

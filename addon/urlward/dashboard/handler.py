@@ -583,6 +583,7 @@ def _environment(tag: str) -> Environment:
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # as the package may be away, or be another, while it is upgraded
         trim_blocks=True,
         lstrip_blocks=True,
     )

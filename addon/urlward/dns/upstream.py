@@ -670,8 +670,8 @@ class _Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         way = self._way
-        self._heard = self._loop.time()
         for message in self._messages.feed(data):
+            self._heard = self._loop.time()  # not at each byte: what dribbles may never be a message
             if len(message) < HEADER:
                 self.close()
                 return

@@ -141,6 +141,7 @@ class ObjectionPage:
             loader=FileSystemLoader([_HERE, SHARED]),
             autoescape=True,
             undefined=StrictUndefined,
+            auto_reload=False,  # as the package may be away, or be another, while it is upgraded
             trim_blocks=True,
             lstrip_blocks=True,
         )

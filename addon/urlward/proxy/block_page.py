@@ -154,6 +154,7 @@ def _compiled(*folders: Path) -> dict[PageForm, Template]:
             loader=loader,
             autoescape=form is PageForm.HTML,
             undefined=StrictUndefined,
+            auto_reload=False,  # what a page includes stays while an upgrade has its file away
             trim_blocks=True,
             lstrip_blocks=True,
         )
