@@ -23,10 +23,13 @@ class TestServer:
         error = refusal(feeds.origin("/list.txt", getattr(feeds, port)))
         assert error.reason == "certificate"
         assert words in str(error)
+        assert "`ca`" not in str(error)
 
     def test_of_an_unknown_authority(self, feeds: Server) -> None:
         for ca in (None, str(feeds.folder / "unknown.pem")):
-            assert refusal(feeds.origin("/list.txt", ca=ca)).reason == "certificate"
+            error = refusal(feeds.origin("/list.txt", ca=ca))
+            assert error.reason == "certificate"
+            assert "`ca`" in str(error)
 
     def test_by_name(self, feeds: Server) -> None:
         assert body(fetch(FeedOrigin(f"https://localhost:{feeds.https}/list.txt", ca=feeds.ca))) == LIST

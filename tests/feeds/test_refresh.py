@@ -217,7 +217,8 @@ def test_bodies_that_are_no_good(body: bytes | str, reason: str, text: Feed, sit
 
 def test_a_file_that_is_gone(text: Feed, site: Server) -> None:
     (site.folder / "www/feed").unlink()
-    assert text.refresh().text.startswith("absent: ")
+    where = site.url().removesuffix("/feed")
+    assert text.refresh().text.startswith(f"absent: {where}: no such file")
 
 
 def test_nobody_there(tmp_path: Path, port: int) -> None:

@@ -99,3 +99,10 @@ def test_the_last_passphrase_counts() -> None:
     assert passphrase_of(["cert_passphrase=a=b", "key_size=2048"]) == "a=b"
     assert passphrase_of(["cert_passphrase=a", "cert_passphrase=b"]) == "b"
     assert passphrase_of([]) is None
+
+
+def test_the_folder_of_a_key_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It is the state folder as well, where the configuration says so, and may be made here first."""
+    folder = tmp_path / "state"
+    assert make_authority(folder, key_size=1024)
+    assert folder.stat().st_mode & 0o777 == 0o700

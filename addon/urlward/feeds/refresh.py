@@ -462,7 +462,10 @@ def _by_exchange(look: Look, source: FeedOrigin) -> Unchanged | Candidate:
 def _whole(look: Look, source: FeedOrigin) -> Unchanged | Candidate:
     answer = _fetch(source, look.validators)
     if answer.kind == "absent":
-        raise RefusedError("absent", "the server has no such file (404 or 410)")
+        from urlward.feeds.fetch import parse, peer
+
+        where = peer(parse(answer.url, "where it led"))
+        raise RefusedError("absent", f"{where}: no such file (404 or 410)")
     if answer.fd is None:
         return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
     try:

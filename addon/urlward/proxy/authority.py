@@ -53,6 +53,7 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
             raise OSError(errno.ELOOP, "a link, by which no authority is written", str(path))
     name = operator.strip()
     common = _cut(name, _LONGEST - len(_WHAT)) + _WHAT if name else None
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         CertStore.create_store(folder, NAME, key_size, _cut(name, _LONGEST) or None, common)
     except BaseException:
