@@ -255,8 +255,8 @@ class FileReader:
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None
         self._known: list[ReadingPosition] = []
-        self._folders: set[str] = set()
-        """Of those of them that are called as this log, before it is rotated."""
+        self._is_alone = True
+        """Whether no two of them have one name in two folders, as logs of several servers have."""
         self._span = 0, 0
         """From when to when what is read of it tells, in ms, or 0."""
         self._has_begun = False
@@ -425,8 +425,11 @@ class FileReader:
             header = len(line) + len(end)
         self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
-        root, names = _root(self._path.name), map(os.path.split, (one.path for one in known))
-        self._folders = {folder for folder, name in names if name == root}
+        root, names = _root(self._path.name), dict[str, set[str]]()
+        for folder, name in map(os.path.split, (str(self._path), *(one.path for one in known))):
+            if _root(name) == root:
+                names.setdefault(name, set()).add(folder)
+        self._is_alone = all(len(folders) < 2 for folders in names.values())
         is_kea = self._source.format == KEA
         some = _of_kind(self._path, self.fd, known) if is_kea else known
         self._position = position_in(self.fd, some, self._source.format)
@@ -624,7 +627,7 @@ class FileReader:
         folder, name = os.path.split(path)
         if _root(name) != _root(self._path.name):
             return False
-        return folder == os.path.split(self._path)[0] or len(self._folders) < 2
+        return folder == os.path.split(self._path)[0] or self._is_alone
 
     def _beside(self) -> list[Path]:
         """Other files of the same log in the folder, by their names."""
