@@ -29,7 +29,15 @@ from urlward.assignments.interval import (
     SightingSource,
 )
 from urlward.assignments.merging import LATE, Merger
-from urlward.assignments.store import ANEW, AssignmentStore, Changes, Gap, ReadingPosition, SourceChanged
+from urlward.assignments.store import (
+    ANEW,
+    NOT_YET,
+    AssignmentStore,
+    Changes,
+    Gap,
+    ReadingPosition,
+    SourceChanged,
+)
 from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
@@ -558,7 +566,7 @@ class FileReader:
         # Of several that are imported together the first is read after all that.
         if not self._begins or not 0 < since < int(self.begun * 1000):
             return []
-        if self._source.read > 1:  # reading may have ended before what had the path then was read
+        if self._source.read > NOT_YET:  # reading may have ended before what had the path then was read
             since = min(since, self._source.read)
         if self._source.format == KEA and any(_is_known(one, self._known) for one in _kea_files(self._path)):
             return []
@@ -713,10 +721,10 @@ class FileReader:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
         is_left = self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists()
         if self._source.format in LEASES and (is_left or self.is_replaced):
-            return max(self._source.read, 1)  # what is there now is read behind this
+            return max(self._source.read, NOT_YET)  # what is there now is read behind this
         if self._source.format not in LOGS or (self._follows and not self.is_replaced):
             return now
-        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), 1)
+        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), NOT_YET)
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Record the faults and the other lines."""
