@@ -1,8 +1,11 @@
 import re
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -12,11 +15,13 @@ from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from assignments.test_rotation import Log, asked, record
 from records.support import an_event, in_the_heap
 from urlward.assignments import retention, schema
-from urlward.assignments.formats import ReadOptions
+from urlward.assignments.deterministic import Formula, add_formula
+from urlward.assignments.formats import DETERMINISTIC, ReadOptions
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import MOST_APART, AssignmentError, SightingKind, ms_text
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
+    delete_source,
     first_purge,
     has_ended_before,
     hold_assignments,
@@ -25,7 +30,7 @@ from urlward.assignments.retention import (
     purge_assignments,
     release_assignments,
 )
-from urlward.assignments.store import AssignmentStore, KeepingNode
+from urlward.assignments.store import NOT_YET, AssignmentStore, KeepingNode
 from urlward.assignments.who import WhoQuestion, answer_fields, answer_lines, who
 from urlward.config.records import RecordsTable
 from urlward.records import sql
@@ -60,6 +65,87 @@ def test_what_ended_before(store: AssignmentStore) -> None:
     assert oldest_assignment(store) is None
 
 
+def test_a_source_is_taken_back_and_read_anew(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        f"address,subscriber,from,to\n{A},anna,2026-11-18T12:00:00,2026-11-18T13:00:00\n"
+        f"{A},berta,2026-11-18T13:00:00,\n"
+    )
+    taken(store, sighting("192.0.2.8", 0, None, "other"), name="right")
+
+    def read(zone: str) -> int:
+        source = store.source("wrong", "csv", str(path))
+        return import_file(
+            store, source, path, ReadOptions(zone=ZoneInfo(zone)), lambda: at(DAYS) / 1000
+        ).rows
+
+    def verdict(seconds: float, address: str = A) -> tuple[str, list[str]]:
+        answer = who(store, WhoQuestion(address, None, at(seconds)))
+        return answer.verdict, [one.interval.subscriber for one in answer.candidates]
+
+    # It is read as it was, though nothing has changed in it.
+    assert (read("UTC"), read("Europe/Berlin")) == (2, 0)
+    assert verdict(3600) == ("one", ["anna"])
+    hold_assignments(store, "REF", at(9 * DAYS), [(A, 0, at(3600))])
+    with pytest.raises(AssignmentError, match=r"^source 'wrong': some of it is held for REF: not deleted"):
+        delete_source(store, "wrong", START)
+    release_assignments(store, "REF")
+    assert delete_source(store, "wrong", START) == 2
+    answer = who(store, WhoQuestion(A, None, at(3600)))
+    assert answer_fields(answer)["unread"] == [
+        {"source": "right", "to": ms_text(START)},
+        {"source": "wrong", "to": None},
+    ]
+    assert "  of source wrong nothing is read yet, or again since it was deleted" in answer_lines(answer)
+    assert store.status()[1]["read"] is None
+    assert verdict(0, "192.0.2.8") == ("one", ["other"])
+    assert read("Europe/Berlin") == 2
+    assert verdict(3600) == ("one", ["berta"])
+    # Of another format it is another's; and nothing is left once there is nothing of it.
+    delete_source(store, "wrong", START)
+    assert store.source("wrong", "kea", "a.csv").format == "kea"
+    assert delete_source(store, "wrong", START) == 0
+    assert [one.name for one in store.sources().values()] == ["right"]
+    with pytest.raises(AssignmentError, match="no source is called 'wrong'"):
+        delete_source(store, "wrong", START)
+
+
+def test_whoever_follows_what_is_taken_back_reads_it_anew(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path, source, now = tmp_path / "fixed.csv", sqlite_store.source("fixed", "csv", "fixed.csv"), [0.0]
+    export(path, "fixed")
+    looks = follow(
+        sqlite_store, source, path, ReadOptions(), clock=lambda: at(now[0]) / 1000, wait=lambda _: True
+    )
+    next(looks)
+    delete_source(sqlite_store, "fixed", START)
+    now[0] = DAYS
+    next(looks)
+    assert sqlite_store.status()[0]["read"] is None
+    with path.open("a") as file:
+        file.write(f"{A},added,{at(0)},\n")
+    next(looks)
+    looks.close()
+    assert [held(sqlite_store, address, DAYS) for address in (FIXED, A)] == [["fixed"], ["added"]]
+
+
+def test_formulas_are_taken_back(sqlite_store: AssignmentStore) -> None:
+    formula = Formula(IPv4Network("100.64.0.0/24"), IPv4Network("198.51.100.0/30"), 1008)
+    with sqlite_store.importing("nat", DETERMINISTIC, "") as source:
+        add_formula(sqlite_store, source, formula)
+    question = WhoQuestion("198.51.100.0", 1024, at(0))
+    hold_assignments(sqlite_store, "REF", at(9 * DAYS), [(question.address, 1024, at(0))])
+    with pytest.raises(AssignmentError, match="held for REF"):
+        delete_source(sqlite_store, "nat", START)
+    assert delete_source(sqlite_store, "nat", at(10 * DAYS)) == 0
+    assert who(sqlite_store, question).unread == (("nat", NOT_YET),)
+    with sqlite_store.importing("nat", DETERMINISTIC, "") as source:
+        add_formula(sqlite_store, source, formula)
+    assert who(sqlite_store, question).verdict == "one"
+    assert who(sqlite_store, replace(question, address=A)).unread == ()
+
+
 def test_it_cannot_be_read_back_from_sqlite(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     filled(sqlite_store)
 
@@ -70,6 +156,8 @@ def test_it_cannot_be_read_back_from_sqlite(sqlite_store: AssignmentStore, tmp_p
     purge_assignments(sqlite_store, at(30 * DAYS))
     assert not [mark for mark in MARKS if mark.encode() in stored()]
     assert b"kept" in stored()
+    delete_source(sqlite_store, "test", START)
+    assert b"kept" not in stored()
 
 
 def test_no_copy_of_what_was_deleted_is_left_in_sqlite(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

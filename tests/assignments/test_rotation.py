@@ -399,6 +399,33 @@ def test_two_logs_of_one_source_in_one_folder(sqlite_store: AssignmentStore, tmp
     assert spans(sqlite_store) == []
 
 
+def test_logs_of_two_servers_that_are_read_as_they_are_rotated(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """By the same names in a folder each; of both a day is left out, and that of one is read later."""
+    logs, last, subscribers = [], [], ("anna", "berta", "carla")
+    for folder, address in (("nas-1", A), ("nas-2", B)):
+        (tmp_path / folder).mkdir()
+        logs.append(Log(sqlite_store, tmp_path / folder / "log"))
+        last.append(
+            [block(day * DAY // 1000, whose, "alloc", address) for day, whose in enumerate(subscribers)]
+        )
+    for log, (first, *_) in zip(logs, last, strict=True):
+        log.write(first)
+        log.read(100, log.rotate())
+    for log, (_, second, third) in zip(logs, last, strict=True):
+        log.rotate("log.1").rename(log.path.with_name("log.3"))
+        log.write(second)
+        log.rotate("log.2")
+        log.write(third)
+        log.read(2 * DAY // 1000 + 100, log.rotate())
+    assert len(spans(sqlite_store)) == 2
+    for log, left, verdict in (logs[0], 1, "ambiguous"), (logs[1], 0, "one"):
+        log.read(2 * DAY // 1000 + 200, log.path.with_name("log.2"))
+        assert len(spans(sqlite_store)) == left
+        assert told(sqlite_store, 1.5 * DAY / 1000, B)[0] == verdict
+
+
 @pytest.mark.parametrize("meanwhile", [0, 60])
 def test_whoever_follows_leaves_no_gap_but_before_it_begins(
     sqlite_store: AssignmentStore, tmp_path: Path, meanwhile: int

@@ -122,6 +122,20 @@ def test_where_it_cannot_be_recorded_nothing_is_answered(
     assert "anna" not in capsys.readouterr().out
 
 
+def test_a_source_is_taken_back(urlward: Run, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    delete = ("assignments", "delete", "--source", "test", "--why", "read in a wrong zone")
+    with audit_on_a_full_disk(), pytest.raises(AssignmentError, match="No space left"):
+        urlward(*delete)
+    assert urlward("who", *ASK) == 0
+    capsys.readouterr()
+    assert urlward(*delete) == 0
+    assert capsys.readouterr().out == "test: 2 deleted; who knows nothing of it until it is imported again\n"
+    line = asked(state)[-1]
+    assert (line["action"], line["source"], line["deleted"]) == ("source-deleted", "test", 2)
+    assert line["why"] == "read in a wrong zone"
+    assert urlward("who", *ASK) == 1
+
+
 def test_a_question_that_no_database_answers_is_recorded(urlward: Run, state: Path, tmp_path: Path) -> None:
     """Whoever asks leaves a line, also where the events' store or the assignments' database is down."""
     config = tmp_path / "urlward.toml"

@@ -172,7 +172,7 @@ def add_formula(
                 for one in [*left, formula]
             ],
         )
-        connection.execute(update(sources).where(sources.c.id == source.id).values(path=source.path))
+        connection.execute(update(sources).where(sources.c.id == source.id).values(path=source.path, read=0))
     return others
 
 

@@ -29,7 +29,15 @@ from urlward.assignments.interval import (
     SightingSource,
 )
 from urlward.assignments.merging import LATE, Merger
-from urlward.assignments.store import ANEW, AssignmentStore, Changes, Gap, ReadingPosition, SourceChanged
+from urlward.assignments.store import (
+    ANEW,
+    NOT_YET,
+    AssignmentStore,
+    Changes,
+    Gap,
+    ReadingPosition,
+    SourceChanged,
+)
 from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
@@ -255,8 +263,8 @@ class FileReader:
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None
         self._known: list[ReadingPosition] = []
-        self._folders: set[str] = set()
-        """Of those of them that are called as this log, before it is rotated."""
+        self._is_alone = True
+        """Whether no two of them have one name in two folders, as logs of several servers have."""
         self._span = 0, 0
         """From when to when what is read of it tells, in ms, or 0."""
         self._has_begun = False
@@ -425,8 +433,11 @@ class FileReader:
             header = len(line) + len(end)
         self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
-        root, names = _root(self._path.name), map(os.path.split, (one.path for one in known))
-        self._folders = {folder for folder, name in names if name == root}
+        root, names = _root(self._path.name), dict[str, set[str]]()
+        for folder, name in map(os.path.split, (str(self._path), *(one.path for one in known))):
+            if _root(name) == root:
+                names.setdefault(name, set()).add(folder)
+        self._is_alone = all(len(folders) < 2 for folders in names.values())
         is_kea = self._source.format == KEA
         some = _of_kind(self._path, self.fd, known) if is_kea else known
         self._position = position_in(self.fd, some, self._source.format)
@@ -555,7 +566,7 @@ class FileReader:
         # Of several that are imported together the first is read after all that.
         if not self._begins or not 0 < since < int(self.begun * 1000):
             return []
-        if self._source.read > 1:  # reading may have ended before what had the path then was read
+        if self._source.read > NOT_YET:  # reading may have ended before what had the path then was read
             since = min(since, self._source.read)
         if self._source.format == KEA and any(_is_known(one, self._known) for one in _kea_files(self._path)):
             return []
@@ -624,7 +635,7 @@ class FileReader:
         folder, name = os.path.split(path)
         if _root(name) != _root(self._path.name):
             return False
-        return folder == os.path.split(self._path)[0] or len(self._folders) < 2
+        return folder == os.path.split(self._path)[0] or self._is_alone
 
     def _beside(self) -> list[Path]:
         """Other files of the same log in the folder, by their names."""
@@ -710,10 +721,10 @@ class FileReader:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
         is_left = self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists()
         if self._source.format in LEASES and (is_left or self.is_replaced):
-            return max(self._source.read, 1)  # what is there now is read behind this
+            return max(self._source.read, NOT_YET)  # what is there now is read behind this
         if self._source.format not in LOGS or (self._follows and not self.is_replaced):
             return now
-        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), 1)
+        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), NOT_YET)
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Record the faults and the other lines."""

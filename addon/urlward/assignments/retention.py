@@ -10,7 +10,7 @@ The functions named ``…_configured`` do it in the database that the configurat
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +62,7 @@ from urlward.assignments.schema import (
     cells_at,
     current,
     files,
+    formulas,
     gaps,
     holds,
     make_partitions,
@@ -71,8 +72,9 @@ from urlward.assignments.schema import (
     stretches,
     told,
 )
-from urlward.assignments.store import ANEW, AssignmentStore, KeepingNode, wait_for_all
+from urlward.assignments.store import ANEW, NOT_YET, AssignmentStore, KeepingNode, wait_for_all
 from urlward.config.records import RecordsTable
+from urlward.lines import plain
 from urlward.records.holds import Evidence, current_holds, evidence_of
 from urlward.records.retention import KeepingStores, held_by_all
 from urlward.records.sql import (
@@ -211,6 +213,9 @@ _LAST_SEEN = case(
 )
 """When something without an end was last said by its source, or found where its source has it."""
 
+_TOLD_BY = (files, gaps, formulas)
+"""What there is of a source beside its rows."""
+
 _paces: dict[str, Pace] = {}
 """By database: each purge opens its own store, and all of a process go by one."""
 
@@ -266,6 +271,68 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
         deleted += lost.total() - lost[holds.name] - len(held)
     _forget(store)
     return deleted
+
+
+def delete_source(
+    store: AssignmentStore, name: str, now: int, told: Callable[[int], object] = lambda _: None
+) -> int:
+    """Delete all that a source has said, and how far its files are read, as `purge_assignments` does.
+
+    Its name stays, with nothing read, so that nobody is known by it for certain to have had no address, until
+    something is read again, or this is done once more.
+
+    Args:
+        store: where.
+        name: of the source.
+        now: in ms since 1970-01-01 UTC.
+        told: is given how many rows go, before they do.
+
+    Returns:
+        How many.
+
+    Raises:
+        AssignmentError: there is no such source, some of it is held until after now, or as
+            `purge_assignments`.
+    """
+    with store.changing() as connection:
+        wait_for_all(connection)
+        if connection.dialect.name != "sqlite":
+            connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE ROW EXCLUSIVE MODE"))
+        source = connection.execute(select(sources).where(sources.c.name == plain(name))).first()
+        if source is None:
+            raise AssignmentError(f"no source is called {name!r}")
+        if references := _holding(connection, source.id, now):
+            raise AssignmentError(
+                f"source {name!r}: some of it is held for {', '.join(references)}: not deleted until released"
+            )
+        lost = Counter[str]()
+        for table in (assignments, current):
+            lost.update(_deleted(connection, table, table.c.source == source.id))
+        others = [connection.execute(delete(one).where(one.c.source == source.id)) for one in _TOLD_BY]
+        told(lost.total())
+        mine = sources.c.id == source.id
+        if lost.total() or any(one.rowcount for one in others) or source.read != NOT_YET:
+            connection.execute(update(sources).where(mine).values(rows=0, skipped=0, read=NOT_YET))
+        else:
+            connection.execute(delete(sources).where(mine))
+        for part in _noted(connection, +lost):
+            note_deleted(connection, part)
+    _forget(store)
+    return lost.total()
+
+
+def _holding(connection: Connection, source: int, now: int) -> list[str]:
+    """References for which something of a source is held at a time."""
+    wanted = select(holds.c.reference, holds.c.address, holds.c.port, holds.c.at).where(holds.c.until > now)
+    found = set()
+    for reference, address, port, at in connection.execute(wanted).all():
+        since, until = at - MOST_APART - SECOND, at + MOST_APART
+        computed = computed_in(connection, address, port or None, since, until)
+        if any(id_ == source for id_, *_ in computed) or any(
+            row.source == source for _, row in _rows_for(connection, [(address, port, at)])
+        ):
+            found.add(reference)
+    return sorted(found)
 
 
 def _close_gaps(connection: Connection, before: Before) -> None:
@@ -655,6 +722,17 @@ def _hold(store: AssignmentStore, held: Mapping[str, int], evidence: Evidence) -
             )
 
 
+def hold_all(store: AssignmentStore, records: RecordsTable, state: Path, now: float) -> None:
+    """Hold the assignments of all references that are held by any node that is known here.
+
+    Raises:
+        AssignmentError: the database refuses, or it is not known who is to stay.
+        UrlwardError: it is not known what is held.
+        StateError: likewise.
+    """
+    _hold(store, *_all_held(records, state, now))
+
+
 def _all_held(records: RecordsTable, state: Path, now: float) -> tuple[dict[str, int], Evidence]:
     """References that are held by any node that is known here, with their ends, and their evidence."""
     with KeepingStores(records, state, make=False) as stores:
@@ -688,7 +766,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
     if records.days.assignments is None or (store := open_configured(records, state)) is None:
         return 0
     with store:
-        _hold(store, *_all_held(records, state, now))
+        hold_all(store, records, state, now)
         keeper = keeper_of(records, state, store)
         assert keeper is not None
         store.say_days(keeper)

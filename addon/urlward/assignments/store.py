@@ -79,6 +79,8 @@ _LOCK = 0x75726C77
 _MANY = 2_000
 _TRIES = 10
 """Of a write whose partitions are dropped."""
+NOT_YET = 1
+"""Up to when a source is read of which nothing is known (again): what was may be deleted."""
 _NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0, "purged": 0}
 """What a source has of which nothing was read yet."""
 
@@ -316,6 +318,8 @@ class AssignmentStore:
         with self.changing() as connection:
             new = {"name": name, "format": format_, "path": path} | _NOTHING
             _begin(connection, sources, new)  # another may be about to do so, too
+            is_empty = and_(sources.c.name == name, sources.c.rows == 0, sources.c.read == NOT_YET)
+            connection.execute(update(sources).where(is_empty).values(format=format_))
             row = connection.execute(select(sources).where(sources.c.name == name)).one()
             if row.format != format_:
                 raise AssignmentError(f"source {name!r} is of format {row.format}: give another --source")
@@ -403,7 +407,7 @@ class AssignmentStore:
                 "path": row.path,
                 "rows": row.rows,
                 "skipped": row.skipped,
-                "read": ms_text(row.read) if row.read else None,
+                "read": ms_text(row.read) if row.read > NOT_YET else None,
                 "files": [
                     {
                         "path": file.path,
@@ -618,9 +622,10 @@ class AssignmentStore:
         """
         with self.changing() as connection:
             same = _file_of(source.id, position)
-            connection.execute(update(files).where(same).values(read=now, path=position.path))
-            read = _read(until, now)
-            connection.execute(update(sources).where(sources.c.id == source.id).values(read=read))
+            known = update(files).where(same).values(read=now, path=position.path)
+            if connection.execute(known).rowcount:  # else it is deleted by now
+                read = _read(until, now)
+                connection.execute(update(sources).where(sources.c.id == source.id).values(read=read))
 
     def looked(self, source: SightingSource, now: int, until: int | None = None) -> None:
         """Note that a source was read, and had nothing new. Of one that nothing came of yet it is not noted.
@@ -631,7 +636,7 @@ class AssignmentStore:
             until: as of `Changes`.
         """
         with self.changing() as connection:
-            mine = and_(sources.c.id == source.id, sources.c.read > 0)
+            mine = and_(sources.c.id == source.id, sources.c.rows > 0)
             connection.execute(update(sources).where(mine).values(read=_read(until, now)))
 
     def renew_sessions(

@@ -17,7 +17,7 @@ from urlward.assignments.interval import (
     is_address,
     ms_text,
 )
-from urlward.assignments.store import ANEW, AssignmentStore, Gap
+from urlward.assignments.store import ANEW, NOT_YET, AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
@@ -230,7 +230,9 @@ def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
         "tolerance": question.tolerance / 1000,
         "answer": answer.verdict,
         "deleted_before": ms_text(answer.deleted) if answer.deleted else None,
-        "unread": [{"source": name, "to": ms_text(read)} for name, read in answer.unread],
+        "unread": [
+            {"source": name, "to": ms_text(read) if read > NOT_YET else None} for name, read in answer.unread
+        ],
         "missing": [{"source": name} | gap.fields() for name, gap in answer.missing],
         "candidates": [
             _fields(one.interval) | ({"via": _fields(one.via)} if one.via else {})
@@ -250,7 +252,12 @@ def answer_lines(answer: WhoAnswer) -> list[str]:
     if answer.verdict == "none":
         gone = f": what ended before {ms_text(answer.deleted)} is deleted" if answer.deleted else ""
         lines.append(f"nobody: no assignment of that time is known{gone}")
-        lines += [f"  source {name} is read up to {ms_text(read)} alone" for name, read in answer.unread]
+        lines += [
+            f"  source {name} is read up to {ms_text(read)} alone"
+            if read > NOT_YET
+            else f"  of source {name} nothing is read yet, or again since it was deleted"
+            for name, read in answer.unread
+        ]
     elif answer.verdict == "ambiguous":
         subscribers = {candidate.interval.subscriber for candidate in answer.candidates}
         several = f"{len(subscribers)} subscribers" if len(subscribers) > 1 else "one subscriber, or nobody"

@@ -21,6 +21,7 @@ from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
 from urlward.lists.source import ErrorBudget, read_budget
 from urlward.options import given_number, given_path
+from urlward.policy.reasons import reason_of
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import found_folder, made_folder, state_folder
@@ -70,6 +71,10 @@ def add_assignment_commands(command: Command) -> None:
         "--replace", action="store_true", help="in place of what is known of its addresses in its time"
     )
     formula.add_argument("--source", metavar="NAME", required=True, help="name of the translator")
+
+    deleting = _sub(of_it, "delete", _delete, "Take back all that was imported from a source.")
+    deleting.add_argument("--source", metavar="NAME", required=True, help="that status shows")
+    deleting.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
 
     status = _sub(of_it, "status", _status, "Show what was read, and how far.")
     status.add_argument("--json", action="store_true", help="as a JSON object")
@@ -395,6 +400,24 @@ def _formula(args: argparse.Namespace) -> int:
     print(f"{args.source}: {formula.per_address} subscribers an address, {formula.ports} ports each")
     for one in replaced:
         print(f"{args.source}: in place of {one}, in its time")
+    return DONE
+
+
+def _delete(args: argparse.Namespace) -> int:
+    from urlward.assignments.retention import delete_source, hold_all
+
+    why, now = reason_of(args.why), time.time()
+    config, state = assignments_of(args)
+
+    def record(count: int) -> None:
+        # Before it is so: where it cannot be written down, nothing is deleted.
+        append(state, caller(), "source-deleted", time.time(), source=args.source, why=why, deleted=count)
+
+    with open_assignments(args, config, state) as store:
+        if config.records is not None and not args.database:
+            hold_all(store, config.records, state, now)
+        count = delete_source(store, args.source, round(now * 1000), record)
+    print(f"{args.source}: {count} deleted; who knows nothing of it until it is imported again")
     return DONE
 
 

@@ -25,6 +25,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
         "released",
         "adopted",
         "formula",
+        "source-deleted",
         "purge",
         "purged",
         "support-bundle",
