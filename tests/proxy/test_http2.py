@@ -1062,6 +1062,12 @@ def test_a_head_that_is_too_large_is_one_streams_matter(case: Case, size: int, s
     assert len(case.origins) == 2  # it waits for nobody, but is answered at once
 
 
+def test_a_refused_head_request_has_no_body(case: Case) -> None:
+    """Clients take one for an error of the connection, or of the stream at least."""
+    stream = case.ask("/", ("x", "x" * 70_000), method="HEAD")
+    assert (case.status[stream], case.ended[stream], case.body.get(stream, b"")) == ([431], "ended", b"")
+
+
 @pytest.mark.ours
 def test_heads_under_way_are_bounded(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few bytes make long ones, and an origin may read them all and answer none."""

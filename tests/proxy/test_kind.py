@@ -137,6 +137,9 @@ def test_no_request_behind_other_bytes(data: bytes) -> None:
         b"GET listed.html\r\n",
         b"HEAD a HTTP/1.01\r\n",
         b"POST\xa0a HTTP/01.1\r\n",
+        b"GET\r /listed HTTP/1.1\r\n",
+        b"POST \r a\rHTTP/1.1 \r\n",
+        b"GET\rlisted\n",
         # As Netty does.
         b"XGET /listed http/1.1\r\n",
         b"\x01\x7f\x9f\0GET /listed HTTP/1.1\r\n",
@@ -148,7 +151,7 @@ def test_a_request_in_content(data: bytes) -> None:
 
 
 @each_row("first", [False, True])
-@each_row("blank", [b" ", b"\xa0", b"\xa0 ", b" HTTP/1.1 ", b" HTTP/1.1\xa0"])
+@each_row("blank", [b" ", b"\xa0", b"\xa0 ", b"\r", b"\r ", b" HTTP/1.1 ", b" HTTP/1.1\xa0", b" HTTP/1.1\r"])
 def test_a_long_line_takes_no_longer_than_it_is_long(blank: bytes, first: bool) -> None:
     """Where a part of it could be taken by two repeats of the expression, this would take minutes."""
     assert not LateRequest(b"POST" if first else b"GET").found((b"A" + blank * (1 << 16))[: 1 << 16])
@@ -166,6 +169,7 @@ def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> Non
     assert found(b"get /listed\n")
     assert found(b"\x01\r\n\x9fGET /listed HTTP/1.1\r\n")
     assert found(b"xget /listed hTTp/1.1\r\n")
+    assert found(b"GET\r/listed HTTP/1.1\r\n")
     assert not found(b"\x01\x02a=1\nGET /listed HTTP/1.1\r\n\r\n")
     # A name of what is traced, behind the lengths of gRPC and protobuf.
     assert not found(b"\0\0\0\0\x15\x0a\x13GET /users/{id}/all\x10\x01\n")

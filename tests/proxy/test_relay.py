@@ -728,6 +728,15 @@ def test_a_websocket_is_not_read() -> None:
     assert case.ends.asked == ["connect", "end server", "close"]
 
 
+@each_row("field", ["", "Upgrade: h2c\r\n", "Upgrade: websocket, h2c\r\n", "X-Upgrade: websocket\r\n"])
+def test_a_status_alone_is_no_websocket(field: str) -> None:
+    """A program that answers with whatever status it is asked for reads on as before."""
+    case = Case().client(WEBSOCKET + get("/listed"))
+    case.server(f"HTTP/1.1 101 Switching Protocols\r\n{field}\r\n".encode())
+    assert case.ends.server == WEBSOCKET
+    assert case.ends.client.startswith(b"HTTP/1.1 502 ")
+
+
 def test_what_comes_behind_a_refused_websocket_is_judged() -> None:
     case = Case().client(WEBSOCKET, get("/listed"))
     assert case.ends.server == WEBSOCKET

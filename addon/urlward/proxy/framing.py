@@ -60,7 +60,7 @@ _CONTROLS = bytes([*range(0x21), *range(0x7F, 0xA1)])
 # Whoever reads a line up to a blank as a method takes any bytes for one; with NULs between, as in the lengths
 # of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words
 # for a version.
-_BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
+_BLANK = rb"[\t\x0b-\r\x1c-\x20\x85\xa0]"  # RFC 9112 section 3 has CR among them
 _TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
 _LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]++%b++%b" % (_BLANK, _TARGET)).match
 _TO_UWSGI = re.compile(rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n" % _TARGET).match
@@ -71,11 +71,11 @@ _HEAD_TO_UWSGI = re.compile(
 _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
-_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%b(?i:HTTP)/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
+_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\n]*%b(?i:HTTP)/\d+\.\d+%b*+\n" % ((_BLANK,) * 3)
 # Or HTTP/0.9's, which has a target of any form; where prose may begin like that, only one that looks like it.
 _GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
 _IN_CONTENT = re.compile(
-    rb"^(?:%b|%b[!-~]++%b*\r?\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
+    rb"^(?:%b|%b[!-~]++%b*+\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
 )
 _LINE_AT_ITS_BEGINNING = re.compile(_LINE).match
 is_request_line = re.compile(_LINE).fullmatch

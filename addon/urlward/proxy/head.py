@@ -188,6 +188,14 @@ class ResponseHead:
     onward: bytes = b""
     translated: tuple[list[tuple[bytes, bytes]], bool] | None = None
 
+    @property
+    def switches(self) -> bool:
+        """Whether a 101 agrees on a WebSocket (RFC 6455 section 4.1): a program that answers with whatever
+        status it is asked for goes on with HTTP."""
+        return any(
+            n.lower() == b"upgrade" and v.strip(b" \t").lower() == b"websocket" for n, v in self.fields
+        )
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
         self.fields.append((name, value))

@@ -443,7 +443,7 @@ class Http2(Multiplexed):
         except HeadError as e:
             self.ends.refused("match")
             self._streams[number] = stream = ClientStream(number, ended=ended, left=inf)
-            self._answer(stream, plain(e.status, str(e)))
+            self._answer(stream, plain(e.status, str(e), head=(b":method", b"HEAD") in fields))
             return
         if len(request.head) > _LONG_HEAD:
             self._budget.spend((len(request.head) - _LONG_HEAD) >> 10)

@@ -860,7 +860,7 @@ class HttpRelay:
         pending.begun = True
         self._answered = None  # what the client has yet to take is this one's from here on, nearly always
         if head.status == 101:
-            if not (pending.websocket and len(self.pending) == 1):
+            if not (pending.websocket and head.switches and len(self.pending) == 1):
                 raise _UnreadError
             return end, raw
         if head.status < 200:
