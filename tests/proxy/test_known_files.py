@@ -674,7 +674,9 @@ async def test_an_end_that_comes_with_a_switch_behind_a_picture_is_passed_on(rig
         for _ in range(2):
             await reader.readuntil(b"\r\n\r\n")
         head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(OTHER)}\r\n\r\n"
-        writer.write(head.encode() + OTHER + b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello")
+        writer.write(
+            head.encode() + OTHER + b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nhello"
+        )
         writer.close()
 
     inspector = Inspector()
