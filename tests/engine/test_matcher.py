@@ -833,6 +833,13 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # Flask, Django; Node, Spring
         ("/q?id=115", "/q?id=11_5"),
         ("/q?id=15", "/q?id=0xf"),
+        ("/q?id=15", "/q?id=0b1111"),
+        ("/q?id=15", "/q?id=%EF%BB%BF15"),
+        # PHP (phpBB, MyBB, Joomla), Ruby, MySQL
+        ("/q?id=15", "/q?id=15x"),
+        ("/q?id=15", "/q?x=1&id=015:a-title"),
+        ("/q?id=15", "/q?id[]=15.0"),
+        ("/q?id=15", "/q?id=%31%35%27"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
@@ -940,6 +947,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/7", "/007 /07/"),
         ("/a/123", "/a/12_3 /a/123.0 /a/0123a"),
         ("/a/0123", "/a/123"),
+        ("/q?title=15", "/q?title=15x /q?q=15x"),
+        ("/q?id=15", "/q?id=151 /q?id=x15 /q?id=-15 /q?ids=15x"),
     ],
 )
 def test_an_ordinary_page_of_another_name_passes(page: str, targets: str) -> None:

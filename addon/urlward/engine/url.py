@@ -507,7 +507,8 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
         query: as sent.
         loosely: whether values are there as programs may take them, too: paths without dot segments, and
             numbers without zeros or a plus in front, in digits of ASCII (Java and Python read any), without
-            `_` between them (Python), and decimal where they are hexadecimal (JavaScript, Spring).
+            `_` between them (Python), decimal where they are to another base (JavaScript, Spring), without
+            what follows them (PHP, Ruby, MySQL).
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -534,9 +535,12 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
     return frozenset(found)
 
 
-_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+_)").search
+_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+[^0-9&])").search
 _IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
-_HEX_NUMBER = re.compile("0[xX](?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,128})").fullmatch
+_LEADING_NUMBER = re.compile(r"\+?[0-9]+").match
+_LITERAL = re.compile(
+    r"0(?:[xX](?=\w)0*+[0-9A-Fa-f]{,128}|[oO](?=\w)0*+[0-7]{,128}|[bB](?=\w)0*+[01]{,128})"
+).fullmatch
 # The user 007 is not the user 7, as the user_id 007 is.
 _NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|text|title|user|word)").search
 
@@ -546,7 +550,12 @@ def _as_number(parameter: str) -> str:
     name, _, value = parameter.partition("=")
     if len(value) > MAX_ODD_PATH or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
         return ""
-    number = "" if _is_of_texts(name) else _number(_IN_NUMBERS("", unquote(value)))
+    if _is_of_texts(name):
+        return ""
+    text = _IN_NUMBERS("", unquote(value))
+    number = _number(text)
+    if not number and (leading := _LEADING_NUMBER(text)):
+        number = _number(leading[0])
     return number and f"{name}={number}"
 
 
@@ -560,14 +569,14 @@ def _number(text: str) -> str:
     if digits.isdecimal():
         digits = digits.lstrip("0") or "0"
         return str(int(digits)) if len(digits) <= _MOST_NUMBER else ""
-    return str(int(found[1] or "0", 16)) if (found := _HEX_NUMBER(digits)) else ""
+    return str(int(digits, 0)) if _LITERAL(digits) else ""
 
 
 PADDED = (
     r"0(?!(?:(?<=/[0-9]{4}/0)|(?<=/[0-9]{4}/[0-9]{2}/0))[1-9](?![^/]))"
-    r"(?:[0-9]++|[xX][0-9A-Fa-f]++)(?![^/])"
+    r"(?:[0-9]++|[xXoObB][0-9A-Fa-f]++)(?![^/])"
 )
-"""Expression of a plain segment that may be a number with zeros in front, no month or day, or hexadecimal."""
+"""Expression of a segment that may be a number to another base, or has zeros in front: no month or day."""
 _MAY_BE_NUMBER = re.compile(rf"(?<=/)(?:{PADDED}|(?:[0-9]++%|[+%])[^/]*+)")
 
 
@@ -652,7 +661,7 @@ def _parameters(pieces: list[str]) -> list[str]:
 
 # Tornado takes blanks and controls for blanks, and those around a value away.
 _BLANKS = re.compile(
-    r"(?:%(?:[01][0-9A-F]|20|C2%(?:85|A0)|E1%9A%80|E2%80%(?:8[0-9A]|A[89F])|E2%81%9F|E3%80%80))+"
+    r"(?:%(?:[01][0-9A-F]|20|C2%(?:85|A0)|E1%9A%80|E2%80%(?:8[0-9A]|A[89F])|E2%81%9F|E3%80%80|EF%BB%BF))+"
 ).finditer
 
 
