@@ -816,11 +816,30 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/g/15/a", "/g/1%D9%A5/a"),
         ("/g/15/*", "/g/%EF%BC%91%EF%BC%95/x"),
         ("/g/15/*", "/g/1\xd9\xa5/../x"),
+        # The same, Rails, Symfony, Express and nearly all others; FastAPI, Rails, Symfony; Fastify
+        ("/g/15", "/g/0015/"),
+        ("/g/15/*", "/g/%30%31%35/a.jpg"),
+        ("/g/15/*", "/g/015/../x"),
+        ("/g/15?a=1", "/g/015?a=1"),
+        ("/2024/05/g/15", "/2024/05/g/015"),
+        ("/topic/15/a-title", "/topic/015/a-title/20"),
+        ("/users/15/likes/7/x", "/users/15/likes/007/x"),
+        ("/1234", "/01234"),
+        ("/g/15/*", "/g/+15/x"),
+        ("/g/15/*", "/g/%0915%20/x"),
+        ("/g/15", "/g/0xf"),
         # IIS
         ("/%D0%96.aspx", "/%D0%B6.ASPX"),
         # Flask, Django; Node, Spring
         ("/q?id=115", "/q?id=11_5"),
         ("/q?id=15", "/q?id=0xf"),
+        ("/q?id=15", "/q?id=0b1111"),
+        ("/q?id=15", "/q?id=%EF%BB%BF15"),
+        # PHP (phpBB, MyBB, Joomla), Ruby, MySQL
+        ("/q?id=15", "/q?id=15x"),
+        ("/q?id=15", "/q?x=1&id=015:a-title"),
+        ("/q?id=15", "/q?id[]=15.0"),
+        ("/q?id=15", "/q?id=%31%35%27"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
@@ -923,6 +942,13 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/wiki/Fun", "/wiki/Fun. /wiki/Fun... /wiki/Fun%2e"),
         ("/wiki/Fun/b", "/wiki/Fun./b /wiki/Fun%2e/b%20"),
         ("/w?title=Who", "/w?title=Who%3F /w?title=Who%3f&x"),
+        # The user 007, picture 3 of the album 12, release 5.0, and a digest.
+        ("/users/7", "/users/007 /users/+7"),
+        ("/7", "/007 /07/"),
+        ("/a/123", "/a/12_3 /a/123.0 /a/0123a"),
+        ("/a/0123", "/a/123"),
+        ("/q?title=15", "/q?title=15x /q?q=15x"),
+        ("/q?id=15", "/q?id=151 /q?id=x15 /q?id=-15 /q?ids=15x"),
     ],
 )
 def test_an_ordinary_page_of_another_name_passes(page: str, targets: str) -> None:

@@ -1144,10 +1144,8 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
 @each_row(
     "query",
     [
-        "user_id=5[]",
         "user_id[x]=5",
         "user_id=55",
-        "user_id=05a",
         "user_id=0x5g",
         f"user_id={'5' * 9000}",
         f"user_id={'%D9%A0' * 9000}5",
@@ -1159,7 +1157,6 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
         "USER_ID=5",
         "user%2bid=5",
         "userid=5",
-        "user_id=5%26x",
         "auser_id=5",
     ],
 )

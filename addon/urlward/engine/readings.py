@@ -21,6 +21,7 @@ from urlward.engine.url import (
     MAX_DECODES,
     MAX_ODD_PATH,
     MOST_ODD_HOST,
+    PADDED,
     PLAIN_MARKS,
     SLASHES,
     STRIPPED,
@@ -28,6 +29,7 @@ from urlward.engine.url import (
     canonical_host,
     escapes_of,
     in_ways_of_blanks,
+    numbered,
     path_of_unescaped,
     spelled,
     split_authority,
@@ -41,9 +43,10 @@ from urlward.engine.words import behind, search_for
 _TELLING = (*pictures.TELLING, *data_routes.TELLING, *topics.TELLING)
 _may_be_a_programs = search_for(_TELLING)
 # What `is_plain_path` says, less what may stand for a file, or is a program's of its own: dots are in the
-# last segment alone, no `.php` has more behind it, it has no telling word or `&`, and it is no wiki's page.
+# last segment alone, no `.php` has more behind it, it has no telling word or `&`, no number with zeros in
+# front, and it is no wiki's page.
 _ONE_PAGE = re.compile(
-    rf"(?=/)(?:/(?!{behind('/', _TELLING)}|wiki/(?!{OWN_TITLE}\Z))"
+    rf"(?=/)(?:/(?!{behind('/', _TELLING)}|{PADDED}|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     rf"(?:/|(?:\.(?![pP][hH][pP].|{behind(r'\.', _TELLING)})"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
@@ -54,6 +57,8 @@ _MAX_WORK = 160 * 1024
 """Characters to look at until a target is judged, of all texts on the way to its readings and of those."""
 _READ_COST = 400
 """Characters that cost what looking at one more text does, however short."""
+_NUMBERS_A_TEXT = 8
+"""Segments that may be numbers that cost what looking at one more text does."""
 _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
@@ -101,6 +106,7 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|\Z)").search
+_may_have_numbers = re.compile(f"/{PADDED}").search
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
@@ -249,6 +255,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             or _may_be_a_programs(path)
             or "topic=" in query
             or _may_be_a_title(path)
+            or _may_have_numbers(path)
             or (query and indexed(path))
         ):
             work = work or Work()
@@ -293,7 +300,8 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         # that take out no dot segments `/gallery/5/../x` is below `/gallery/5/`.
         parts = map(split_target, (target, *respelled))
         kept = [Reading(spelled(unescape_all(path).replace("\\", "/")), query) for path, query in parts]
-        return (*[reading._replace(shorter=False, respelled=False) for reading in readings], *kept)
+        readings = (*readings, *_with_numbers(kept, work))
+        return tuple([reading._replace(shorter=False, respelled=False) for reading in readings])
     return readings
 
 
@@ -582,6 +590,22 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     return found
 
 
+def _with_numbers(readings: list[Reading], work: Work) -> list[Reading]:
+    """Readings, and after them those whose numbers are spelt otherwise.
+
+    Raises:
+        UrlError: too much work.
+    """
+    found = []
+    for reading in readings:
+        path, looked_at = numbered(reading.path)
+        if looked_at:
+            work.spend(len(path), looked_at // _NUMBERS_A_TEXT)
+        if path != reading.path:
+            found.append(reading._replace(path=path, respelled=True))
+    return readings + found
+
+
 def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """Readings, and after them the files that they may stand for besides what they name.
 
@@ -594,6 +618,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     Raises:
         UrlError: too much work.
     """
+    readings = _with_numbers(readings, work)
     known = {(reading.path, reading.query) for reading in readings}
     files: dict[tuple[str, str], Reading] = {}
     in_size: list[Reading] = []

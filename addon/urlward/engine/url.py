@@ -68,6 +68,10 @@ _MAX_PATHS = 256
 """Those of them that have a slash, in all their spellings."""
 _MOST_NUMBER = 4_000
 """Digits of a number, the zeros in front of it apart; Python reads no more than 4,300."""
+_MAX_NUMBERS = 256
+"""Segments of a path that may be numbers in another spelling."""
+_LEAST_IN_FRONT = 4
+"""Digits of a number that a path begins with: `/007` may be another user than `/7`."""
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 SLASHES = re.compile(r"/{2,}")
@@ -503,7 +507,8 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
         query: as sent.
         loosely: whether values are there as programs may take them, too: paths without dot segments, and
             numbers without zeros or a plus in front, in digits of ASCII (Java and Python read any), without
-            `_` between them (Python), and decimal where they are hexadecimal (JavaScript, Spring).
+            `_` between them (Python), decimal where they are to another base (JavaScript, Spring), without
+            what follows them (PHP, Ruby, MySQL).
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -530,9 +535,12 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
     return frozenset(found)
 
 
-_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+_)").search
+_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+[^0-9&])").search
 _IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
-_HEX_NUMBER = re.compile("0[xX](?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,128})").fullmatch
+_LEADING_NUMBER = re.compile(r"\+?[0-9]+").match
+_LITERAL = re.compile(
+    r"0(?:[xX](?=\w)0*+[0-9A-Fa-f]{,128}|[oO](?=\w)0*+[0-7]{,128}|[bB](?=\w)0*+[01]{,128})"
+).fullmatch
 # The user 007 is not the user 7, as the user_id 007 is.
 _NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|text|title|user|word)").search
 
@@ -542,13 +550,61 @@ def _as_number(parameter: str) -> str:
     name, _, value = parameter.partition("=")
     if len(value) > MAX_ODD_PATH or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
         return ""
-    if _NAMES_A_TEXT(name) and not name.lower().endswith("id"):
+    if _is_of_texts(name):
         return ""
-    digits = _IN_NUMBERS("", unquote(value).removeprefix("+"))
+    text = _IN_NUMBERS("", unquote(value))
+    number = _number(text)
+    if not number and (leading := _LEADING_NUMBER(text)):
+        number = _number(leading[0])
+    return number and f"{name}={number}"
+
+
+def _is_of_texts(name: str) -> bool:
+    return _NAMES_A_TEXT(name) is not None and not name.lower().endswith("id")
+
+
+def _number(text: str) -> str:
+    """A number as programs write it; empty where a text is none."""
+    digits = text.removeprefix("+")
     if digits.isdecimal():
         digits = digits.lstrip("0") or "0"
-        return f"{name}={int(digits)}" if len(digits) <= _MOST_NUMBER else ""
-    return f"{name}={int(found[1] or '0', 16)}" if (found := _HEX_NUMBER(digits)) else ""
+        return str(int(digits)) if len(digits) <= _MOST_NUMBER else ""
+    return str(int(digits, 0)) if _LITERAL(digits) else ""
+
+
+PADDED = (
+    r"0(?!(?:(?<=/[0-9]{4}/0)|(?<=/[0-9]{4}/[0-9]{2}/0))[1-9](?![^/]))"
+    r"(?:[0-9]++|[xXoObB][0-9A-Fa-f]++)(?![^/])"
+)
+"""Expression of a segment that may be a number to another base, or has zeros in front: no month or day."""
+_MAY_BE_NUMBER = re.compile(rf"(?<=/)(?:{PADDED}|(?:[0-9]++%|[+%])[^/]*+)")
+
+
+def numbered(path: str) -> tuple[str, int]:
+    """A canonical path with its segments that are numbers as programs write them: to nearly all frameworks
+    `05` is 5, to most ` 5` and `+5` are. Linear in its length.
+
+    In front of all others, and behind what names a text, a few digits may be a user's name.
+
+    Returns:
+        It, and how many segments have been looked at.
+
+    Raises:
+        UrlError: too many are to be.
+    """
+    path, looked_at = _MAY_BE_NUMBER.subn(_as_segment, path, _MAX_NUMBERS + 1)
+    if looked_at > _MAX_NUMBERS:
+        raise UrlError(f"a path of more than {_MAX_NUMBERS} segments that may be numbers")
+    return path, looked_at
+
+
+def _as_segment(found: re.Match[str]) -> str:
+    path, start = found.string, found.start()
+    number = _number(unquote(found[0]).strip())
+    above = path[path.rfind("/", 0, start - 1) + 1 : start - 1]
+    if not number or (_is_of_texts(above) if above else len(number) < _LEAST_IN_FRONT):
+        return found[0]
+    return number
 
 
 def _in_every_spelling(query: str, *others: str) -> set[str]:
@@ -605,7 +661,7 @@ def _parameters(pieces: list[str]) -> list[str]:
 
 # Tornado takes blanks and controls for blanks, and those around a value away.
 _BLANKS = re.compile(
-    r"(?:%(?:[01][0-9A-F]|20|C2%(?:85|A0)|E1%9A%80|E2%80%(?:8[0-9A]|A[89F])|E2%81%9F|E3%80%80))+"
+    r"(?:%(?:[01][0-9A-F]|20|C2%(?:85|A0)|E1%9A%80|E2%80%(?:8[0-9A]|A[89F])|E2%81%9F|E3%80%80|EF%BB%BF))+"
 ).finditer
 
 
