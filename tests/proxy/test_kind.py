@@ -143,6 +143,8 @@ def test_no_request_behind_other_bytes(data: bytes) -> None:
         b"POST \r a\rHTTP/1.1 \r\n",
         b"GET\rlisted\n",
         b"GET \x80/../listed\r\n",
+        # As webfs does.
+        b"GET \n\r/listed HTTP/1.1\r\n",
         # As Netty does.
         b"XGET /listed http/1.1\r\n",
         b"\x01\x7f\x9f\0GET /listed HTTP/1.1\r\n",
