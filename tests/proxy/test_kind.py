@@ -20,6 +20,8 @@ from urlward.proxy.framing import LateRequest
         # HTTP/0.9, to Python's servers.
         b"GET page.html\r\n",
         b"get\xa0page",
+        b"GET \x80/../page",
+        b"GET \x7f",
         b"HEAD\x85/",
         b"OPTIONS *",
         b"CONNECT a.test:80",
@@ -140,6 +142,9 @@ def test_no_request_behind_other_bytes(data: bytes) -> None:
         b"GET\r /listed HTTP/1.1\r\n",
         b"POST \r a\rHTTP/1.1 \r\n",
         b"GET\rlisted\n",
+        b"GET \x80/../listed\r\n",
+        # As webfs does.
+        b"GET \n\r/listed HTTP/1.1\r\n",
         # As Netty does.
         b"XGET /listed http/1.1\r\n",
         b"\x01\x7f\x9f\0GET /listed HTTP/1.1\r\n",

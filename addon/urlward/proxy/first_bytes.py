@@ -21,7 +21,8 @@ from urlward.proxy.tls import MOST_HELLO
 # What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form;
 # behind GET anything, since Python's servers take `GET page` for HTTP/0.9.
 _COULD_BE = re.compile(
-    rb"(?:(?i:GET)[\x00-\x20\x85\xa0]+[!-~]|[!-~]+[\x00-\x20\x85\xa0]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:))"
+    rb"(?:(?i:GET)[\x00-\x20\x85\xa0]+[^\x00-\x20\x85\xa0]"
+    rb"|[!-~]+[\x00-\x20\x85\xa0]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:))"
 ).match
 _COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20\x85\xa0]+[A-Za-z0-9+.-]*)?)?").fullmatch
 

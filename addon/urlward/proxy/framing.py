@@ -72,10 +72,11 @@ _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
 _LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\n]*%b(?i:HTTP)/\d+\.\d+%b*+\n" % ((_BLANK,) * 3)
-# Or HTTP/0.9's, which has a target of any form; where prose may begin like that, only one that looks like it.
+# Or HTTP/0.9's, which has a target of any form, or that in the next line to webfs; where prose may begin like
+# that, only one that looks like it.
 _GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
 _IN_CONTENT = re.compile(
-    rb"^(?:%b|%b[!-~]++%b*+\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
+    rb"^(?:%b|%b[^\0-\x20\x85\xa0]*+%b*+\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
 )
 _LINE_AT_ITS_BEGINNING = re.compile(_LINE).match
 is_request_line = re.compile(_LINE).fullmatch
