@@ -122,6 +122,9 @@ def test_an_artifact_is_read_under_its_key(source: Path, tmp_path: Path) -> None
     (tmp_path / "key").write_bytes(format_key(key.secret))
     wards = urlward.Filter.load(tmp_path / "list.ward", key=tmp_path / "key", follow=False)
     assert wards.check("http://blocked.example/").list == "sealed"
+    for trust in ("d7" * 32, ["d7" * 32]):  # one key is no sequence of letters
+        with pytest.raises(urlward.UrlwardError, match="not signed, trusted: d7d7"):
+            urlward.Filter.load(tmp_path / "list.ward", key=tmp_path / "key", trust=trust, follow=False)
 
 
 def test_bad_lines_are_allowed_as_said(source: Path, compiles_here: None) -> None:

@@ -175,10 +175,12 @@ def demo() -> None:
 
         _say("What the origin was asked for (nothing that was blocked reached it)")
         for asked in plain.asked[:2] + secure.asked:
-            print(f"      {asked}")
+            _print(f"      {asked}")
         if any("listed-page" in asked for asked in plain.asked + secure.asked):
             raise UrlwardError("demo: a listed page reached the origin")
-    print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward run --list FILE`, and `urlward help`.")
+    _print(
+        f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward run --list FILE`, and `urlward help`."
+    )
 
 
 def demo_files() -> None:
@@ -207,7 +209,7 @@ def demo_files() -> None:
             "[records.days]\nblocks = 1\noperations = 1\n"
         )
         for line in (*lines, "", *config.read_text().splitlines()):
-            print(f"      {line}")
+            _print(f"      {line}")
 
         _say("The filter in front of it.")
         stack.enter_context(filtering(f"--config={config}", f"--confdir={folder / 'ca'}"))
@@ -230,10 +232,10 @@ def demo_files() -> None:
             _expect_file(ask("/smaller.jpg"), "/smaller.jpg", alike, "compared beside the traffic (PDQ)")
             _expect_learned(origin, ask, "/smaller.jpg")
         else:
-            print("      left out: it needs the extra `files`: `urlward help install`")
+            _print("      left out: it needs the extra `files`: `urlward help install`")
 
         _show_known(config, folder, {"DEMO-1", "DEMO-2"} if digest else {"DEMO-1"})
-    print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward help files`.")
+    _print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward help files`.")
 
 
 def _show_known(config: Path, folder: Path, entries: set[str]) -> None:
@@ -249,18 +251,18 @@ def _show_known(config: Path, folder: Path, entries: set[str]) -> None:
         said = _urlward("events", "--kind", "file", "--json", "--config", str(config)).stdout
         events = [json.loads(line) for line in said.splitlines()]
         newest = {event["entry"]: event for event in events[::-1]}
-    print(f"      {len(events)} events of kind file; the newest of each entry:")
+    _print(f"      {len(events)} events of kind file; the newest of each entry:")
     for event in newest.values():
         detail = event["detail"]
         far = f", distance {detail['distance']} of 256" if "distance" in detail else ""
-        print(
+        _print(
             f"      {event['reference']}  list {event['list']}, entry {event['entry']}, "
             f"{detail['algorithm']}{far}: {detail['action']}"
         )
 
     _say("What was learned: own entries, which you may remove")
     for line in _urlward("own", "list", "--config", str(config)).stdout.splitlines():
-        print(f"      {line}")
+        _print(f"      {line}")
 
     _say("A report for a hotline: what the records have of one event, and no client")
     reference = events[-1]["reference"]
@@ -278,12 +280,12 @@ def _show_known(config: Path, folder: Path, entries: set[str]) -> None:
     if done.returncode:
         raise UrlwardError(f"demo: {done.stderr.strip()}")
     found = json.loads((folder / "report/report.json").read_text())["data"]["events"][0]
-    print(f'      urlward report file {reference} -o report --why "the demo"')
-    print(f"      wrote report.html for people and report.json for programs; of {len(found)} facts in them:")
+    _print(f'      urlward report file {reference} -o report --why "the demo"')
+    _print(f"      wrote report.html for people and report.json for programs; of {len(found)} facts in them:")
     for name in ("time", "list", "entry", "destination", "detail"):
         value = found[name]
         text = ", ".join(f"{key} {each}" for key, each in value.items()) if name == "detail" else value
-        print(f"      {name:12} {text}")
+        _print(f"      {name:12} {text}")
 
 
 def _expect_file(answer: _Response, path: str, body: bytes, why: str) -> None:
@@ -315,7 +317,7 @@ def _expect_learned(origin: _WebServer, ask: Callable[[str], _Response], path: s
 
 def _show(answer: _Response, path: str, why: str) -> None:
     shown = "blocked" if answer.status == 451 else "passed" if answer.whole else "cut"
-    print(f"      {f'{shown} ({answer.status})':14} http://{HOSTS[0]}{path}\n{'':21}{why}", flush=True)
+    _print(f"      {f'{shown} ({answer.status})':14} http://{HOSTS[0]}{path}\n{'':21}{why}")
 
 
 def _picture(seed: int) -> bytes:
@@ -369,7 +371,7 @@ def _show_artifact(folder: Path, source: Path) -> None:
     readable = [word for word in (b"news", b"demo.test", b"listed") if word in artifact.read_bytes()]
     if readable:
         raise UrlwardError("demo: the artifact holds an entry in plain text")
-    print(f"      compiled: {artifact.stat().st_size} bytes, and no word of the entry can be read in them")
+    _print(f"      compiled: {artifact.stat().st_size} bytes, and no word of the entry can be read in them")
 
 
 @contextmanager
@@ -396,7 +398,7 @@ def filtering(*arguments: str, servers: int = 1) -> Iterator[None]:
         waiting = servers
         for line in process.stdout:
             waiting -= "listening on" in line
-            print(f"      | {line.rstrip()}", flush=True)
+            _print(f"      | {line.rstrip()}")
             if not waiting:
                 ready.set()
 
@@ -456,13 +458,18 @@ def _get_or_cut(port: int, host: str, target: str) -> _Response | None:
 def _expect(status: int, url: str, answer: _Response, why: str) -> None:
     shown = f"{'blocked' if answer.status == 451 else 'passed'} ({answer.status})"
     why += f", reference {answer.reference}" if answer.reference else ""
-    print(f"      {shown:14} {url}\n{'':21}{why}", flush=True)
+    _print(f"      {shown:14} {url}\n{'':21}{why}")
     if answer.status != status:
         raise UrlwardError(f"demo: {url} gave {answer.status}, not {status}")
 
 
+def _print(text: str) -> None:
+    """Print in one piece, since the filter's lines come meanwhile."""
+    print(f"{text}\n", end="", flush=True)
+
+
 def _say(what: str) -> None:
-    print(f"\n  ==> {what}", flush=True)
+    _print(f"\n  ==> {what}")
 
 
 def _urlward(*arguments: str) -> "subprocess.CompletedProcess[str]":

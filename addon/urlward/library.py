@@ -56,7 +56,7 @@ class Filter:
         *lists: str | Path,
         config: str | Path | Config | None = None,
         key: str | Path | None = None,
-        trust: Sequence[str] = (),
+        trust: str | Path | Sequence[str | Path] = (),
         format: str = AUTO,  # noqa: A002 - the word
         max_errors: int | str | ErrorBudget | None = None,
         follow: bool = True,
@@ -69,7 +69,7 @@ class Filter:
             config: of the filter, whose lists, feeds and policy count. Feeds are those that have been fetched
                 into the state folder, by the filter or by ``urlward feeds refresh``.
             key: key file of the lists; of an artifact the one beside it, where not given.
-            trust: public keys and rotation statements of who may have signed them.
+            trust: public key, or several and rotation statements, of who may have signed them.
             format: of the sources (``urlward help formats``).
             max_errors: bad lines allowed in a source, a number or a percentage; 1 % where not given.
             follow: whether changed lists come into force by themselves; else at `reload` alone.
@@ -93,7 +93,7 @@ class Filter:
             read,
             [Path(path) for path in lists],
             key_file=Path(key) if key else None,
-            trust=trust,
+            trust=[str(each) for each in ([trust] if isinstance(trust, str | Path) else trust)],
             budget=budget,
             format=format,
         )

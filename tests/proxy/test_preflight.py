@@ -86,6 +86,10 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         ('\nlisten = "no-such.invalid:8080"', "2: listen: no-such.invalid:8080: cannot listen there: "),
         ('mode = ["regular@ 127.0.0.1:8080"]', "1: mode.0:  127.0.0.1:8080: cannot listen there: "),
         (
+            'mode = ["regular@[::1]:8080"]',
+            "1: mode.0: [[::1]]:8080: cannot listen there: a mode has IPv6 without brackets",
+        ),
+        (
             f'{DAYS}[admin]\nlisten = "no-such.invalid:8080"',
             "5: admin.listen: no-such.invalid:8080: cannot listen there: ",
         ),

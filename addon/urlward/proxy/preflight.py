@@ -583,6 +583,8 @@ def _is_read_only(folder: Path) -> bool:
 
 def _unknown(host: str) -> str:
     """Reason why a host resolves to no address, or nothing."""
+    if host.startswith("["):
+        return "a mode has IPv6 without brackets, such as regular@::1:8080"
     try:
         socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as e:
