@@ -542,7 +542,9 @@ _LITERAL = re.compile(
     r"0(?:[xX](?=\w)0*+[0-9A-Fa-f]{,128}|[oO](?=\w)0*+[0-7]{,128}|[bB](?=\w)0*+[01]{,128})"
 ).fullmatch
 # The user 007 is not the user 7, as the user_id 007 is.
-_NAMES_A_TEXT = re.compile(r"(?i:\A[kqsuw]\Z|code|name|query|search|tag|term|text|title|user|word)").search
+_NAMES_A_TEXT = re.compile(
+    r"(?i:\A[kqsuw]\Z|code|date|hash|key|name|query|search|tag|term|text|title|token|user|version|word|zip)"
+).search
 
 
 def _as_number(parameter: str) -> str:
