@@ -93,7 +93,7 @@ class Filter:
             read,
             [Path(path) for path in lists],
             key_file=Path(key) if key else None,
-            trust=[str(each) for each in ([trust] if isinstance(trust, str | Path) else trust)],
+            trust=[str(each) for each in ([trust] if isinstance(trust, str | Path) else trust or ())],
             budget=budget,
             format=format,
         )

@@ -237,11 +237,16 @@ def test_a_damaged_version_is_issued_anew_or_in_no_other_lists_way(
 
 
 async def test_a_canary_decides_over_its_metrics(
-    config: Path, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
+    config: Path,
+    tmp_path: Path,
+    site: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("urlward.publish.rollout.PATIENCE", 60)
     monkeypatch.setattr(publish_run, "LOOK_CANARIES", 0.2)
     monkeypatch.setattr(publish_run, "LOOK", 0.1)
-    (tmp_path / "token").write_text("token")
     with config.open("a") as file:
         file.write(f'observe = "1s"\n[[publish.canary]]\nurl = "{site.url("node")}"\ntoken_file = "token"\n')
     site.put("node/metrics", "")
@@ -262,7 +267,12 @@ async def test_a_canary_decides_over_its_metrics(
         await until(lambda: offered(place))
         (tmp_path / "phish.txt").write_text(hosts(*range(201)))
         await until(lambda: record().is_tried)
+        # Long before the list is held for that.
+        await until(lambda: "/token: No such file" in caplog.text)
+        assert publisher.troubles() == {}
+        (tmp_path / "token").write_text("token")
         await until(lambda: "serial 0" in record().waiting)
+        assert f"canary {site.url('node')}: well again" in caplog.text
         counted(0)
         await until(lambda: offered(place) == offered(place, "canary"))
         (tmp_path / "phish.txt").write_text(hosts(*range(202)))

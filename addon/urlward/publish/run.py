@@ -42,7 +42,8 @@ SAID_AGAIN = 3_600.0
 """Seconds after which a fault or a held list is said again."""
 
 FAILED, HELD, LOST, WAITS = "publish", "rollout-held", "lease-lost", "waits"
-"""Kinds of what is wrong: alarms (`urlward.records.metrics.PUBLISHING`), but that another leads."""
+"""Kinds of what is wrong: alarms (`urlward.records.metrics.PUBLISHING`), but that another leads, or that a
+canary says nothing."""
 
 LOST_FOR = 3_600.0
 """Seconds for which the loss of the lease is told."""
@@ -143,7 +144,7 @@ class Publisher:
                     self._troubles.say(LOST, str(self._place), str(e))
                 finally:
                     self.leads = False
-                    self._troubles.forget((FAILED, HELD))
+                    self._troubles.forget((FAILED, HELD, WAITS))
                     feeding.cancel()
                     with suppress(asyncio.CancelledError):
                         await feeding
@@ -337,10 +338,14 @@ class Publisher:
     def _samples(self, name: str) -> dict[str, Sample | str]:
         found: dict[str, Sample | str] = {}
         for node in self._table.canary:
+            canary = f"canary {node.url}"
             try:
                 found[node.url] = ask(node, name)
             except UrlwardError as e:
-                found[node.url] = str(e).removeprefix(f"{node.url}: ")
+                found[node.url] = text = str(e).removeprefix(f"{node.url}: ")
+                self._troubles.say(WAITS, canary, f"{canary}: {text}")
+            else:
+                self._troubles.over(WAITS, canary)
         return found
 
 
