@@ -386,7 +386,8 @@ class Matcher:
             found: dict[int, list[Verdict]] = {}
             for slug in slug_paths(path):
                 for state, place in places:
-                    self._search_pages(place, slug, judging, found.setdefault(id(state), []))
+                    pages = found.setdefault(id(state), [])
+                    self._search_place(place, slug, "", False, judging, False, pages, alone=True)
             for several in filter(None, found.values()):
                 verdict = decide(self._excused(several) if self._guarded else several)
                 if verdict.action == "block":
@@ -399,14 +400,16 @@ class Matcher:
         self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
-        path, query, _, script, _, host = reading
+        path, query, shorter, script, _, host = reading
         verdicts: list[Verdict] = []
         anywhere = self._check_floating(path, judging)
         for state in states:
             if host and not state.is_of(host):
                 verdicts.append(PASS)
                 continue
-            verdict = self._check_state(state, path, query, script, anywhere, judging, decide)
+            verdict = self._check_state(
+                state, path, query, script, anywhere, judging, decide, is_whole=not (shorter or script)
+            )
             verdicts.append(verdict)
             if verdict.action == "block":
                 break
@@ -421,6 +424,8 @@ class Matcher:
         anywhere: Sequence[Verdict],
         judging: "_Judging",
         decide: Decide,
+        *,
+        is_whole: bool = True,
     ) -> Verdict:
         """The verdict on a host.
 
@@ -432,6 +437,7 @@ class Matcher:
             anywhere: what path sequences say of the path, on whichever host.
             judging: the target.
             decide: as of `check_request`.
+            is_whole: whether nothing of the target is left out.
         """
         found = [*anywhere, *state.said]
         if len(state.said) != len(state.rules):
@@ -452,6 +458,19 @@ class Matcher:
             if lower:
                 judging.spend(len(lower) // _COMPARED, 0)
                 self._search_place(place, lower, query, script, judging, True, found)
+        if (
+            is_whole
+            and path[-1] != "/"
+            and state.places
+            and not any(each.action == "block" for each in found)
+        ):
+            # To most frameworks it is one page with the one that has a slash more.
+            pages: list[Verdict] = []
+            for place in state.places:
+                self._search_place(place, f"{path}/", query, script, judging, False, pages, alone=True)
+                if place.nocase and lower:
+                    self._search_place(place, f"{lower}/", query, script, judging, True, pages, alone=True)
+            found += [each for each in pages if each.action == "block"]
         if judging.left < 0:
             judging.spend(0, 0)
         if not found:
@@ -732,8 +751,11 @@ class Matcher:
         judging: "_Judging",
         nocase: bool,
         found: list[Verdict],
+        *,
+        alone: bool = False,
     ) -> None:
-        """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
+        """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case, with
+        `alone` no prefix counts."""
         li, host, groups = place.list, place.host, place.groups
         if groups is None:
             groups = self._groups_on(place, path)
@@ -755,7 +777,7 @@ class Matcher:
                     elif among is not None or matching(rows, page):
                         self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
-            for length in prefixes:
+            for length in () if alone else prefixes:
                 while segments < length and cut >= 0:
                     cut = path.find("/", cut + 1)
                     segments += 1
@@ -793,15 +815,6 @@ class Matcher:
         """The groups that have a path's entries, of a host with very many."""
         on_path = "".join(map(self._segments[place.keyed], path[1:].split("/")))
         return place.list.page_groups(f"{place.letters()}{on_path}{PATH_END}", place.below)
-
-    def _search_pages(self, place: ListedHost, path: str, judging: "_Judging", found: list[Verdict]) -> None:
-        """Add the verdicts of pages alone."""
-        page = place.list.key.digest(page_text(place.host, path))
-        groups = place.groups if place.groups is not None else self._groups_on(place, path)
-        judging.left -= len(path) // _COMPARED
-        for rows, among, (has_pages, _, _, _) in groups:
-            if has_pages and (among is None or among.find(page) >= 0):
-                self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, False, found)
 
     def _judge_rows(
         self,
