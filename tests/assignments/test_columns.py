@@ -115,13 +115,15 @@ def test_columns_by_other_names(sqlite_store: AssignmentStore, tmp_path: Path) -
         ({}, "no column 'address', 'subscriber', 'from': say which"),
         ({"address": "1", "subscriber": "2"}, "no column 'from'"),
         ({"address": "1", "subscriber": "2", "from": "3", "last_port": "4"}, "no column 'first_port'"),
+        ({"address": "1", "subscriber": "2", "from": "0"}, "the first one has the number 1"),
+        ({"address": "ip", "subscriber": "who", "from": "twice"}, "two are called 'twice', which"),
     ],
 )
 def test_columns_that_are_not_there(
     sqlite_store: AssignmentStore, tmp_path: Path, columns: dict[str, str], message: str
 ) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("ip,who\n192.0.2.1,anna\n")
+    path.write_text("ip,who,twice,Twice\n192.0.2.1,anna\n")
     with pytest.raises(AssignmentError, match=message):
         read(sqlite_store, "csv", path, ReadOptions(columns))
 
@@ -133,6 +135,7 @@ BAD = [
     "192.0.2.1,1795000002,1795000001,anna",
     "192.0.2.1,1795000000,1795000001,",
     "192.0.2.1,99999999999999999,,anna",
+    "192.0.2.1,1795000000,,Smith, Anna",
 ]
 
 

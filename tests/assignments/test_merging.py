@@ -311,7 +311,7 @@ def test_who_keeps_the_sessions_restarts(sqlite_store: AssignmentStore, batch: i
         restart,
         batch=batch,
     )
-    assert intervals(sqlite_store, A) == [("anna", 0, 50, "TOLD")]
+    assert intervals(sqlite_store, A) == [("anna", 0, 50, "NEXT")]
     assert intervals(sqlite_store, "192.0.2.8") == [("berta", 0, None, "NONE")]
 
 

@@ -247,7 +247,11 @@ class ColumnsParser(Parser):
         numbers = [name for name in options.columns.values() if name.isdecimal()]
         if numbers and len(numbers) < len(options.columns):
             raise AssignmentError("column: all by name, or all by number")
+        if any(int(number) < 1 for number in numbers):
+            raise AssignmentError("column: the first one has the number 1")
         self.has_header = not numbers
+        self._most = 0
+        """Columns that the header names; 0 without one."""
         self._columns = {name: int(number) - 1 for name, number in options.columns.items()} if numbers else {}
         if numbers:
             _check(self._columns)
@@ -258,12 +262,19 @@ class ColumnsParser(Parser):
             row = next(csv.reader([header], delimiter=self._options.delimiter), [])
         except csv.Error as e:
             raise AssignmentError(f"its first line names no columns: {_NOT_CSV}") from e
-        names = {name.strip().casefold(): number for number, name in enumerate(row)}
+        self._most = len(row)
+        row = [name.strip().casefold() for name in row]
+        names = {name: number for number, name in enumerate(row)}
         wanted = {name: self._options.columns.get(name, name).casefold() for name in COLUMNS}
         for said in self._options.columns.values():
             if said.casefold() not in names:
                 raise AssignmentError(f"no column is called {said!r}")
         self._columns = {name: names[said] for name, said in wanted.items() if said in names}
+        for name, number in self._columns.items():
+            if row.count(row[number]) > 1:
+                raise AssignmentError(
+                    f"column {name!r}: two are called {row[number]!r}, which of them is it?"
+                )
         _check(self._columns)
 
     def parse(self, lines: Sequence[str]) -> Parsed:
@@ -285,6 +296,8 @@ class ColumnsParser(Parser):
 
     def _sightings(self, row: Sequence[str]) -> list[Sighting]:
         of, zone = self._columns, self._options.zone
+        if self._most and any(row[self._most :]):
+            raise RowError("more fields than its first line names columns")
         protocol = row[of["protocol"]].strip().casefold() if "protocol" in of else ""
         if protocol not in _TCP:
             if not protocol.isdecimal() and protocol not in _NO_TCP:
@@ -907,5 +920,7 @@ LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
 LEASES = ("kea", "isc")
 """Formats of files that their servers write anew each hour or so, with the last lease of each address."""
+TELLS_ENDS = ("detail", "radacct", "cgn")
+"""Formats in which each end is told, unless that is lost."""
 NAMES_ALL = ("detail", "radacct")
 """Formats in which what is said of a session at a time names all addresses that it has of a kind."""

@@ -115,6 +115,8 @@ class Ending(IntEnum):
     """Of a row that is an end alone, whose beginning was read elsewhere, or not at all; `who` shows none."""
     RESTARTED = 18
     """Likewise of one that says when a server restarted."""
+    SILENT = 19
+    """Of no row: nothing was said any more, and the end is not told, by a source that tells ends."""
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -145,6 +147,7 @@ class Ending(IntEnum):
             Ending.MOVED: "in doubt: when its session got it, or got another for it, is not told",
             Ending.OWN: "as the source says",
             Ending.RESTARTED: "as its server restarted",
+            Ending.SILENT: "in doubt: nothing was said of it since, and its end was not told",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 

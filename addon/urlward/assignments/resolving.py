@@ -13,7 +13,8 @@ what is out of order in one, tell of the same time. The rules by which they are 
 - A session has one address of a kind at a time. It had one up to when that was said last, and has another
   from when that is said first; between both either is in doubt. Of its first record all counts from its
   beginning, but for what was said to be another's, or said of another address of the session, since.
-- Whoever begins ends what was held, unless that is said to go on behind it.
+- Whoever begins ends what was held, unless that is said to go on behind it. Where ends are told, and this
+  one's is not, it is certain up to when it was said last: it is lost, and may have been at any time since.
 
 Nothing here writes anything: the same rows give the same answer.
 """
@@ -27,7 +28,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func, or_, select
 
-from urlward.assignments.formats import NAMES_ALL
+from urlward.assignments.formats import NAMES_ALL, TELLS_ENDS
 from urlward.assignments.interval import (
     BEGINS_AGAIN,
     FOREVER,
@@ -64,6 +65,9 @@ _AHEAD = 3_600_000
 """Milliseconds in which who came next is looked for first."""
 _OPEN = (Ending.NONE, Ending.EXPIRY, Ending.RELEASED, Ending.LATE, Ending.SECOND)
 """Kinds of ends of what another's beginning ends."""
+_SILENT = 25 * 3_600_000
+"""Milliseconds without a word after which a session that had updates may be over: they come each few minutes,
+or once a day (RFC 2869, section 5.16)."""
 _KEPT = (Ending.RELEASED, Ending.LATE)
 """Those of them that it does not make certain."""
 
@@ -91,6 +95,8 @@ class _Stay:
     file: int
     """Which has it, or 0: when it was found last then."""
     read: int
+    sure: int
+    """Up to when it is certain, where nothing but what followed tells that it ended."""
     fixed: bool = False
     """Whether it is as it says, whatever else does."""
     is_end_alone: bool = False
@@ -120,6 +126,8 @@ class _Stay:
         return named and abs(self.start - other.start) <= SESSIONS_APART
 
 
+type _Span = tuple[_Stay, int, int, Ending]
+"""From when, until when, and how that end is known."""
 type _End = Row[Any]
 """Row of an end that was read without its beginning; that of a session may say when it began, else 0."""
 
@@ -128,14 +136,16 @@ def _stay(table: Table, row: Row[Any]) -> _Stay:
     ending, first = Ending(row.ending), row.start + abs(row.late) * SECOND
     if table is current:
         seen, shown, lane, file, read = row.seen, row.seen, row.lane, row.file, row.read
+        sure = seen
     else:
         seen = row.end if ending == Ending.TOLD else row.end - row.unsaid * SECOND if row.unsaid else first
         shown, lane, file, read = 0, None, 0, 0
+        sure = seen if row.unsaid else row.end  # an earlier urlward has not noted it
     is_open = ending in _OPEN if table is current else ending in (Ending.TOLD, Ending.NEXT)
     return _Stay(
         row.source, row.place, row.network, (row.first_port, row.last_port), row.start,
         min(first, row.end), seen, row.end, ending, row.subscriber, row.session, row.late < 0, lane, shown,
-        min(first, row.end) if row.late < 0 else row.start, file, read, not is_open,
+        min(first, row.end) if row.late < 0 else row.start, file, read, sure, not is_open,
         ending == Ending.TOLD and row.late > 0 and first >= row.end + SECOND,
     )  # fmt: skip
 
@@ -204,6 +214,15 @@ class Lookup:
                 return int(by.read)
             return int(min(by.read, reads[one.file].read if one.file in reads else one.read))
 
+        def silent(span: _Span) -> list[_Span]:
+            # It had updates, and has none for long, though its source is read on.
+            one, since, end, ending = span
+            is_updated = known[one.source].format in NAMES_ALL and one.seen > one.first + BEGINS_AGAIN
+            if ending != Ending.NONE or not is_updated or read(one) < one.seen + _SILENT:
+                return [span]
+            sure = max(since, one.seen + SECOND)
+            return [(one, since, sure, ending), (one, sure, end, Ending.SILENT)]
+
         if any(purged.values()) and is_held(self._connection, *self._asked_for):
             purged = dict.fromkeys(purged, 0)  # all that answers for it is there
         found = {
@@ -212,7 +231,7 @@ class Lookup:
                 self._known(one, end, ending, purged[one.source]), one.subscriber, one.session,
                 SightingSource(one.source, by.name, by.format, by.path, read(one)),
             ): None
-            for one, since, end, ending in self._resolver.spans
+            for one, since, end, ending in itertools.chain.from_iterable(map(silent, self._resolver.spans))
             if (by := known[one.source]) and one.place in self._places
             if self._port is None or one.ports[0] <= self._port <= one.ports[1]
             if (since <= self._until and end > self._since) or ending == Ending.ORDER
@@ -422,7 +441,7 @@ class _Resolver:
         lanes: Mapping[int, Mapping[int, int]],
     ) -> None:
         self._formats, self._gaps, self._lanes = formats, open_gaps, lanes
-        self.spans: list[tuple[_Stay, int, int, Ending]] = []
+        self.spans: list[_Span] = []
         self.void: list[_Stay] = []
         self._answered: set[_End] = set()
         self._restarts: dict[tuple[int, str], list[int]] = {}
@@ -462,6 +481,11 @@ class _Resolver:
         self.spans = [span for span in self.spans if not span[0].void]
 
     def _show(self, one: _Stay, since: int, end: int, ending: Ending) -> None:
+        if ending == Ending.NEXT and self._formats.get(one.source) in TELLS_ENDS:
+            # What is said in a second is so in all of it.
+            sure = min(max(since, one.sure + SECOND), end)
+            self._show(one, sure, end, Ending.SILENT)
+            end = sure
         if since < end:
             self.spans.append((one, since, end, ending))
 
@@ -493,6 +517,7 @@ class _Resolver:
                 before = last
             other.end, other.ending = before.end, before.ending
             other.seen, other.shown = max(one.seen, other.seen), max(one.shown, other.shown)
+            other.sure = max(one.sure, other.sure)
             if other.lane is not None and (one.lane is None or other.lane < 0):
                 other.lane = one.lane
         return found
@@ -536,8 +561,9 @@ class _Resolver:
                 self._end_at(one, end.end, end.end - end.seen, knows=end.start > 0)
         for one in stays:
             for at in sorted(self._restarts_of(one)):
-                if one.start < at and one.seen <= at and not one.is_whole:
-                    self._end_at(one, at, 0, knows=False)
+                is_before = one.start < at and one.seen <= at and not one.is_whole
+                if is_before and (one.ending != Ending.NEXT or one.end >= at):
+                    one.end, one.ending = at, Ending.NEXT  # its server may have been down for a while
 
     def _restarts_of(self, one: _Stay) -> Sequence[int]:
         """When the server of a stay's session restarted, in ms."""
@@ -562,15 +588,13 @@ class _Resolver:
         if end.network and since < end.end:
             one = _Stay(
                 end.source, end.place, end.network, (end.first_port, end.last_port), since, end.end, end.seen,
-                end.end, ending, end.subscriber, end.session, False, None, 0, since, 0, 0,
+                end.end, ending, end.subscriber, end.session, False, None, 0, since, 0, 0, end.end,
             )  # fmt: skip
             self._show(one, since, end.end, ending)
 
     def _end_at(self, one: _Stay, at: int, doubt: int, *, knows: bool) -> None:
         """End a stay at its own end, or up to so many ms before."""
         at = max(at, one.start + 1)
-        if one.ending == Ending.NEXT and one.end < at:
-            return
         # By its name alone it may be another, which began in a gap.
         crossed = (
             not knows
@@ -579,6 +603,9 @@ class _Resolver:
                 gap.source == one.source and gap.since < at and one.seen < gap.until for gap in self._gaps
             )
         )
+        if one.ending == Ending.NEXT and one.end < at:
+            one.sure = one.sure if crossed else one.end
+            return
         if doubt > 0:
             self._show(one, max(one.since, at - doubt), at, Ending.DOUBT)
             at -= doubt

@@ -21,7 +21,7 @@ from urlward.assignments.store import ANEW, NOT_YET, AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
-    Ending.DELETED, Ending.BESIDE, Ending.MOVED, *UP_TO_A_GAP,
+    Ending.DELETED, Ending.BESIDE, Ending.MOVED, Ending.SILENT, *UP_TO_A_GAP,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 
