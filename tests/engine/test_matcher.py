@@ -828,6 +828,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/g/15/*", "/g/+15/x"),
         ("/g/15/*", "/g/%0915%20/x"),
         ("/g/15", "/g/0xf"),
+        ("/g/15", "/g/015&x=1"),
+        ("/g/15/a.html", "/g/015./a.html"),
         # IIS
         ("/%D0%96.aspx", "/%D0%B6.ASPX"),
         # Flask, Django; Node, Spring
