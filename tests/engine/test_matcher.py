@@ -828,10 +828,12 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/g/15/*", "/g/+15/x"),
         ("/g/15/*", "/g/%0915%20/x"),
         ("/g/15", "/g/0xf"),
+        ("/g/15", "/g/015&x=1"),
+        ("/g/15/a.html", "/g/015./a.html"),
         # IIS
         ("/%D0%96.aspx", "/%D0%B6.ASPX"),
         # Flask, Django; Node, Spring
-        ("/q?id=115", "/q?id=11_5"),
+        ("/q?id=115", "/q?id=1_15"),
         ("/q?id=15", "/q?id=0xf"),
         ("/q?id=15", "/q?id=0b1111"),
         ("/q?id=15", "/q?id=%EF%BB%BF15"),
@@ -840,6 +842,15 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/q?id=15", "/q?x=1&id=015:a-title"),
         ("/q?id=15", "/q?id[]=15.0"),
         ("/q?id=15", "/q?id=%31%35%27"),
+        ("/q?id=15", "/q?id=15_1"),
+        ("/q?id=15", "/q?id=15%D9%A1"),
+        # Ruby
+        ("/q?id=115", "/q?id=1_15x"),
+        # PHP, MySQL and `Number` of JavaScript; its `parseInt`
+        ("/q?id=115", "/q?id=1.15e2"),
+        ("/q?id=15", "/q?id=.15E%2b2"),
+        ("/q?id=15", "/q?x&id=00150e-1x"),
+        ("/q?id=15", "/q?id=0xf:x"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
@@ -950,7 +961,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/q?title=15", "/q?title=15x"),
         ("/q?date=2024", "/q?date=2024-05"),
         ("/q?token=15", "/q?token=15a0f /q?token=015"),
-        ("/q?id=15", "/q?id=151 /q?id=x15 /q?id=-15 /q?ids=15x"),
+        ("/q?id=15", "/q?id=151 /q?id=x15 /q?id=-15 /q?ids=15x /q?id=.15 /q?id=1e999999"),
     ],
 )
 def test_an_ordinary_page_of_another_name_passes(page: str, targets: str) -> None:

@@ -618,7 +618,6 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     Raises:
         UrlError: too much work.
     """
-    readings = _with_numbers(readings, work)
     known = {(reading.path, reading.query) for reading in readings}
     files: dict[tuple[str, str], Reading] = {}
     in_size: list[Reading] = []
@@ -666,7 +665,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
                 if script:  # such as what leads to a topic by its parameters
                     for topic in topics.topics(file, query):
                         files.setdefault(topic, Reading(*topic, shorter=True, script=topic[0] == file))
-    return (*readings, *files.values(), *in_size)
+    return tuple(_with_numbers([*readings, *files.values(), *in_size], work))
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:

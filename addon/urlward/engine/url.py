@@ -508,7 +508,7 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
         loosely: whether values are there as programs may take them, too: paths without dot segments, and
             numbers without zeros or a plus in front, in digits of ASCII (Java and Python read any), without
             `_` between them (Python), decimal where they are to another base (JavaScript, Spring), without
-            what follows them (PHP, Ruby, MySQL).
+            what follows them, or an exponent (PHP, Ruby, MySQL).
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -531,13 +531,15 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
             raise UrlError(f"a query of more than {_MAX_PATHS} paths")
         found.update([spelling for one in paths for spelling in _paths(one, dots=loosely)])
     if loosely and ("%" in query or _MAY_BE_NUMBERS(query)):
-        found.update([number for one in found if (number := _as_number(one))])
+        found.update([number for one in found for number in _as_numbers(one)])
     return frozenset(found)
 
 
-_MAY_BE_NUMBERS = re.compile("=(?:0|[0-9]+[^0-9&])").search
+_MAY_BE_NUMBERS = re.compile(r"=(?:0|\.[0-9]|[0-9]+[^0-9&])").search
 _IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
-_LEADING_NUMBER = re.compile(r"\+?[0-9]+").match
+_LEADING_NUMBER = re.compile(r"\+?(?:0[xX][0-9A-Fa-f]++|[0-9]++)").match
+_WITH_EXPONENT = re.compile(r"\+?(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)[eE][+-]?[0-9]++").match
+_MOST_WITH_EXPONENT = 1e18
 _LITERAL = re.compile(
     r"0(?:[xX](?=\w)0*+[0-9A-Fa-f]{,128}|[oO](?=\w)0*+[0-7]{,128}|[bB](?=\w)0*+[01]{,128})"
 ).fullmatch
@@ -547,18 +549,20 @@ _NAMES_A_TEXT = re.compile(
 ).search
 
 
-def _as_number(parameter: str) -> str:
-    """A parameter with the number that its value is; empty where it is none."""
+def _as_numbers(parameter: str) -> set[str]:
+    """A parameter with each number that programs take its value for."""
     name, _, value = parameter.partition("=")
     if len(value) > MAX_ODD_PATH or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
-        return ""
+        return set()
     if _is_of_texts(name):
-        return ""
-    text = _IN_NUMBERS("", unquote(value))
-    number = _number(text)
-    if not number and (leading := _LEADING_NUMBER(text)):
-        number = _number(leading[0])
-    return number and f"{name}={number}"
+        return set()
+    text = unquote(value)
+    joined = _IN_NUMBERS("", text)
+    # `15_1` is 151 to Python and 15 to PHP, to which, as to JavaScript, `1.5e1` is 15.
+    found = {_number(joined), *[_number(match[0]) for t in (text, joined) if (match := _LEADING_NUMBER(t))]}
+    if (match := _WITH_EXPONENT(text)) and (number := float(match[0])) < _MOST_WITH_EXPONENT:
+        found.add(str(int(number)))
+    return {f"{name}={number}" for number in found if number}
 
 
 def _is_of_texts(name: str) -> bool:
