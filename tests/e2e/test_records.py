@@ -236,21 +236,21 @@ def test_whoever_comes_to_the_dashboard_waits_for_the_process_that_takes_its_pla
             children = children_of(proxy.process.pid)
             return next((pid for pid in children if "urlward.service.process" in command_of(pid)), 0)
 
-        def login() -> int:
+        def healthy() -> int:
             with urllib3.PoolManager() as anew:  # no connection of before
-                return anew.request("GET", f"{admin}/login", timeout=60, retries=False).status
+                return anew.request("GET", f"{admin}/healthz", timeout=60, retries=False).status
 
-        assert login() == 200
+        wait_for(lambda: healthy() == 200, "all to report")
         before = service()
         os.kill(before, signal.SIGKILL)
         wait_for(lambda: service() != before, "its end")
-        assert login() == 200
+        assert healthy() == 200, "not before the workers are heard"
         knocking = Knocking(int(admin.rpartition(":")[2]))
         knocking.start()
         try:
             proxy.process.send_signal(signal.SIGUSR2)
             wait_for(lambda: "reload: done" in proxy.log(), "the reload", 120)
-            assert login() == 200
+            assert healthy() == 200
         finally:
             knocking.end()
         assert knocking.taken > 0

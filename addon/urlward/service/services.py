@@ -41,7 +41,7 @@ from urlward.records.holds import held_references
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
 from urlward.records.retention import RetentionClock, retain
-from urlward.records.status import health_of, readiness_of, status_of
+from urlward.records.status import REPORT_WITHIN, health_of, healthy, readiness_of, status_of
 from urlward.records.store import Store, node_of
 from urlward.records.stores import searchable
 from urlward.records.watches import Watches
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("urlward.records")
 
 HOUR = 3_600.0
+
+LOOK = 0.1
+"""Seconds between two looks at whether all workers have reported."""
 
 GUESSES = HOUR
 """Seconds for which wrong guesses of the dashboard's tokens are shared with other nodes."""
@@ -226,6 +229,7 @@ class Services:
         server: HTTPServer | None = None
         try:
             app = await asyncio.to_thread(make_app, sources, settings)
+            await self._hear_workers()
             server = serve(app, admin.listen, self._held)
             logger.info("records: the dashboard is at http://%s/", admin.listen)
             while True:
@@ -236,6 +240,16 @@ class Services:
             if server is not None:
                 server.stop()
                 await server.close_all_connections()
+
+    async def _hear_workers(self) -> None:
+        """Wait for the first words of all workers, so that no look at health falls between the process before
+        and that: sockets that outlive a process keep whoever comes."""
+        over = time.monotonic() + REPORT_WITHIN
+        measures = self._measures
+        while (
+            self._held and not healthy(measures.silence(), measures.expected).ok and time.monotonic() < over
+        ):
+            await asyncio.sleep(LOOK)
 
     async def _share(self) -> None:
         """Be one of several nodes: say how this one is, see how the others are, and share what is decided."""
