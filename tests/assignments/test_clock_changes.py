@@ -76,7 +76,7 @@ def test_what_is_in_doubt_is_told(store: AssignmentStore, tmp_path: Path) -> Non
         f"{A},2026-10-25 02:10:00,2026-10-25 09:00:00,bob\n"
     )
     read(store, "csv", path, ReadOptions(zone=MADRID))
-    doubt = "(in doubt: by a local time that the clock showed twice)"
+    doubt = "(in doubt: by a time that is not exact, or that the clock showed twice)"
     lines = answer_lines(who(store, WhoQuestion(A, None, to_ms("2026-10-25T00:30:00Z"))))
     assert lines[1:4] == [
         "ambiguous: 2 subscribers",

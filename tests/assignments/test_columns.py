@@ -5,11 +5,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import func, select
 
-from assignments.support import at, held, intervals, read
+from assignments.support import DAY, at, held, intervals, read
 from urlward.assignments.formats import MOST, ColumnsParser, ReadOptions
-from urlward.assignments.interval import AssignmentError, SightingKind, ms_text
+from urlward.assignments.importing import import_file
+from urlward.assignments.interval import AssignmentError, SightingKind, ms_text, to_ms
+from urlward.assignments.schema import assignments
 from urlward.assignments.store import AssignmentStore
+from urlward.assignments.who import WhoQuestion, who
 
 A = "198.51.100.7"
 
@@ -68,7 +72,9 @@ def test_blocks_of_ports_with_events(store: AssignmentStore, tmp_path: Path) -> 
     assert held(store, A, 50, 2048) == ["100.64.0.6"]
 
 
-@pytest.mark.parametrize(("add", "delete"), [("ADD", "DELETE"), ("4", "5"), ("create", "DEL44")])
+@pytest.mark.parametrize(
+    ("add", "delete"), [("ADD", "DELETE"), ("4", "5"), ("old", "del"), ("create", "DEL44")]
+)
 def test_the_same_port_of_another_protocol(
     sqlite_store: AssignmentStore, tmp_path: Path, add: str, delete: str
 ) -> None:
@@ -249,6 +255,37 @@ def test_an_address_with_the_length_of_its_network_is_not_all_of_that(
         held(sqlite_store, one, 9) for one in (A, "198.51.100.9", "192.0.2.7", "192.0.2.70", "2001:db8::1")
     ] == [[], [], ["u1"], ["u2"], []]
     assert held(sqlite_store, "2001:db8:1::5", 9) == ["u4"]
+
+
+def test_a_day_or_a_minute_is_some_time_in_it(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Also where the file is read again as others have come; one far away is none."""
+    path, lines = tmp_path / "a.csv", [
+        f"{A},anna,2026-11-01,", f"{A},berta,2026-11-20,", "192.0.2.1,anna,2026-11-01 10:00,2026-11-20",
+        "192.0.2.1,berta,2026-11-25 14:30,2099-12-31",
+    ]  # fmt: skip
+    for count in (2, 4):
+        path.write_text("address,subscriber,from,to\n" + "".join(f"{line}\n" for line in lines[:count]))
+        assert read(sqlite_store, "csv", path).skipped == 0
+    source, now = sqlite_store.sources()[1], at(30 * DAY / 1000)
+    import_file(sqlite_store, source, path, ReadOptions(), lambda: now / 1000)
+
+    def named(address: str, *times: str) -> list[str]:
+        found = [who(sqlite_store, WhoQuestion(address, None, to_ms(f"2026-11-{one}Z"))) for one in times]
+        return [
+            "?" * (one.verdict == "ambiguous")
+            + " ".join(sorted({each.interval.subscriber for each in one.candidates}))
+            for one in found
+        ]
+
+    assert named(A, "01T05:00:00", "02T00:00:00", "20T00:00:30", "20T23:59:00", "21T00:00:00") == [
+        "?anna", "anna", "?anna berta", "?anna berta", "berta",
+    ]  # fmt: skip
+    assert named("192.0.2.1", "01T10:00:30", "19T23:00:00", "20T12:00:00", "21T00:00:00") == [
+        "?anna", "anna", "?anna", "",
+    ]  # fmt: skip
+    assert named("192.0.2.1", "25T14:29:59", "25T14:30:30", "25T14:31:00") == ["", "?berta", "berta"]
+    with sqlite_store.reading() as connection:
+        assert (connection.scalar(select(func.max(assignments.c.end))) or now) < now
 
 
 def test_an_export_in_any_order_of_times(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

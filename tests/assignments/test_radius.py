@@ -372,6 +372,24 @@ def test_a_session_that_goes_on_behind_an_end_that_was_none(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("seen", [None, 300])
+def test_what_a_restart_has_ended_may_have_ended_before(
+    sqlite_store: AssignmentStore, tmp_path: Path, seen: int | None
+) -> None:
+    url, radius = radacct_in(tmp_path, ", acctterminatecause TEXT")
+    source = sqlite_store.source("radacct", "radacct", url)
+    times = (at(0) // 1000, at(seen) // 1000 if seen else None)
+    radius.execute("INSERT INTO radacct VALUES ('s1', 'anna', ?, ?, NULL, ?, NULL)", (*times, A))
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(400) / 1000)
+    radius.execute(
+        "UPDATE radacct SET acctstoptime = ?, acctterminatecause = 'NAS-Reboot'", (at(900) // 1000,)
+    )
+    radius.close()
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(1000) / 1000)
+    verdicts = [told(sqlite_store, seconds)[0] for seconds in (200, 800, 950)]
+    assert verdicts == ["one" if seen else "ambiguous", "ambiguous", "none"]
+
+
 def test_an_end_that_empties_the_addresses_of_its_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     """As FreeRADIUS's queries do where it names none."""
     url, radius = radacct_in(tmp_path)

@@ -426,6 +426,26 @@ def test_logs_of_two_servers_that_are_read_as_they_are_rotated(
         assert told(sqlite_store, 1.5 * DAY / 1000, B)[0] == verdict
 
 
+def test_who_follows_a_day_s_log_has_not_read_the_next_one_s(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path, other, now = tmp_path / "log-20261118", tmp_path / "log-20261119", 900
+    path.write_text(HEADER + block(0, "anna", "alloc"))
+    os.utime(path, (at(500) / 1000,) * 2)
+    source = sqlite_store.source("ports", "ports", str(path))
+    looks = follow(
+        sqlite_store, source, path, ReadOptions(), clock=lambda: at(now) / 1000, wait=lambda _: True
+    )
+    next(looks)
+    assert told(sqlite_store, 800) == ("one", ["anna"])
+    other.write_text(HEADER + block(1000, "anna", "release"))
+    os.utime(other, (at(1000) / 1000,) * 2)
+    now = 2000
+    next(looks)
+    looks.close()
+    assert [told(sqlite_store, seconds)[0] for seconds in (800, 1900)] == ["one", "ambiguous"]
+
+
 @pytest.mark.parametrize("meanwhile", [0, 60])
 def test_whoever_follows_leaves_no_gap_but_before_it_begins(
     sqlite_store: AssignmentStore, tmp_path: Path, meanwhile: int
@@ -1495,10 +1515,14 @@ def restarted(seconds: int) -> str:
 LOST = {
     "a Stop": ([record("Start", 0), update(600), record("Start", 3000, "berta", Acct_Session_Id="s2")], []),
     "by a restart": ([record("Start", 0), update(600), restarted(3000)], []),
-    "read apart": ([record("Start", 0), update(600)], [restarted(3000)]),
+    "read apart": ([record("Start", 0), update(600)], [restarted(3000), restarted(5000)]),
     "by two, of whom one lacks it": (
         [record("Start", 0), record("Start", 3000, "berta", Acct_Session_Id="s2")],
         [update(600), record("Start", 3000, "berta", Acct_Session_Id="s2")],
+    ),
+    "by two, of whom one has its beginning": (
+        [record("Start", 0), update(600), record("Start", 3000, "berta", Acct_Session_Id="s2")],
+        [update(300), record("Start", 3000, "berta", Acct_Session_Id="s2")],
     ),
 }
 
@@ -1525,8 +1549,11 @@ def test_an_end_behind_the_next_one_s_beginning_is_none_that_is_lost(
     log = Log(sqlite_store, tmp_path / "log", "detail")
     log.write(record("Start", 0), record("Start", 495, NAS_IP_Address="192.0.2.2"))
     log.write(record("Stop", 500, "", took=500))
+    # Nor is anything where it was said up to then.
+    log.write(update(600, begun=495, NAS_IP_Address="192.0.2.2"))
+    log.write(record("Start", 600, "berta", Acct_Session_Id="s2"))
     log.read(9000)
-    assert told(sqlite_store, 300) == ("one", ["anna"])
+    assert [told(sqlite_store, seconds) for seconds in (300, 598)] == [("one", ["anna"])] * 2
 
 
 def test_of_what_tells_no_ends_the_next_beginning_is_one(

@@ -78,11 +78,11 @@ COLUMNS = (
 _NEEDED = COLUMNS[:3]
 
 _BEGINS = frozenset(
-    "allocate allocated alloc assign assigned add added create created start begin map mapped a "  # noqa: SIM905
+    "old allocate allocated alloc assign assigned add added create created start begin map mapped a "  # noqa: SIM905
     "add44 add64 add44bib addpblk 1 4 6 8 14 16".split()
 )
 _ENDS = frozenset(
-    "release released free freed delete deleted deallocate stop end unmap unmapped r "  # noqa: SIM905
+    "release released free freed del delete deleted deallocate stop end unmap unmapped r "  # noqa: SIM905
     "del44 del64 del44bib delpblk 2 5 7 9 15 17".split()
 )
 """Words, those of nfdump, and numbers of RFC 8158 (section 4.3) that Junos has for nothing else."""

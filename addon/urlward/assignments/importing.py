@@ -154,7 +154,8 @@ def without_far_ends(sightings: Iterable[Sighting], now: int) -> Iterator[Sighti
     limit = now + FAR
     for sighting in sightings:
         if not limit < sighting[5] < FOREVER or sighting[9] not in (SightingKind.HELD, SightingKind.WHOLE):
-            yield sighting
+            if sighting[9] != SightingKind.PERHAPS or sighting[5] <= limit:
+                yield sighting
             continue
         place, network, first, last, start, _, seen, subscriber, session, _ = sighting
         held = (place, network, first, last, start, FOREVER, max(seen, start), subscriber, session)
@@ -722,9 +723,16 @@ class FileReader:
         is_left = self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists()
         if self._source.format in LEASES and (is_left or self.is_replaced):
             return max(self._source.read, NOT_YET)  # what is there now is read behind this
-        if self._source.format not in LOGS or (self._follows and not self.is_replaced):
+        if self._source.format not in LOGS or (self._follows and not (self.is_replaced or self._is_left())):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), NOT_YET)
+
+    def _is_left(self) -> bool:
+        """Whether another log of the kind, such as the next day's, is written to behind this one, unread."""
+        known, mine = {one.path for one in self._known}, os.fstat(self.fd).st_mtime
+        with suppress(OSError):  # one may go meanwhile
+            return any(str(one) not in known and one.stat().st_mtime > mine for one in self._beside())
+        return False
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Record the faults and the other lines."""

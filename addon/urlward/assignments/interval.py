@@ -6,12 +6,14 @@ found by its *place*, one whole number for an address with a prefix length, so t
 families; IPv4 in IPv6's clothes (RFC 4291, section 2.5.5.2) is IPv4.
 
 A local time that the clock showed twice, when it was put back, has two readings, and a source does not say
-which of them is meant. One that the clock never showed, when it was put forward, has none.
+which of them is meant; one of a day, an hour or a minute alone has all that are in it. One that the clock
+never showed, when it was put forward, has none.
 
 What is certain in both readings is said as such. What is so in one alone is said beside it, as a span in
 which the subscriber may have had it: whoever is asked for a time in it names no single subscriber.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -58,6 +60,8 @@ LAST = 1 << 43
 """The year 2248, in ms."""
 
 _ZERO = timedelta()
+_STEPS = {0: timedelta(days=1), 2: timedelta(hours=1), 4: timedelta(minutes=1)}
+"""What a time is exact to that has fewer than six digits of the clock, by their number."""
 
 
 class AssignmentError(UrlwardError):
@@ -133,9 +137,9 @@ class Ending(IntEnum):
             Ending.NEXT: "when it was the next subscriber's",
             Ending.RELEASED: "at the latest: given back before, at a time that the source does not say",
             Ending.NONE: "no end is known",
-            Ending.SECOND: "no end is known; it began then or before, as the clock showed that time twice",
-            Ending.DOUBT: "in doubt: by a local time that the clock showed twice",
-            Ending.ORDER: "in doubt: who came last in the hour that the clock showed twice is not known",
+            Ending.SECOND: "no end is known; it began then or before, by a time that has two readings",
+            Ending.DOUBT: "in doubt: by a time that is not exact, or that the clock showed twice",
+            Ending.ORDER: "in doubt: who came last is not known, by times with two readings",
             Ending.DECLINED: "in doubt: given back before, as an address that somebody else uses",
             Ending.LATE: "in doubt: this, or its own end, was read after what followed",
             Ending.UNREAD: "in doubt: its source is read up to an earlier time, and may have ended it since",
@@ -320,7 +324,13 @@ def _moment_of(value: Any, zone: tzinfo) -> Moment:
         return _exact(int(number) if number >= _MS_FROM else round(number * 1000))
     if text[:2].lower() == "0x":
         return _exact(int(text[:_LONGEST], 16) * 1000)
-    return _readings(datetime.fromisoformat(text), zone)
+    at = datetime.fromisoformat(text)
+    first, last = _readings(at, zone)
+    # A day, an hour or a minute is some time in it.
+    said = re.split("[Z+-]", text.replace("T", " ").partition(" ")[2])[0].replace(":", "")
+    if step := _STEPS.get(len(said)):
+        last = sane(_readings(at + step, zone).last - 1)
+    return Moment(first, last)
 
 
 def to_ms(value: Any) -> int:

@@ -13,6 +13,7 @@ from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge
 from urlward.assignments.interval import (
     LAST_PORT,
     AssignmentError,
+    Moment,
     RowError,
     Sighting,
     SightingKind,
@@ -31,6 +32,9 @@ _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "deleg
 _NUMBER = "radacctid"
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
 _LASTED = "acctsessiontime"
+_CAUSE = "acctterminatecause"
+_RESTARTED = "NAS-Reboot"
+"""Of what FreeRADIUS ends as a server says that it is up again."""
 _OFF = 60_000
 """Milliseconds by which that may be off: a session's beginning may be told late."""
 _MANY = 20_000
@@ -201,7 +205,7 @@ def _batches(
                 # Of types that are none of SQLAlchemy's; the names alone are wanted.
                 warnings.simplefilter("ignore", SAWarning)
                 there = {one["name"]: one["type"] for one in inspect(engine).get_columns(RADACCT)}
-            names = ["acctuniqueid", *_TIMES, _LASTED, *_ADDRESSES]
+            names = ["acctuniqueid", *_TIMES, _LASTED, _CAUSE, *_ADDRESSES]
             is_numbered = isinstance(there.get(_NUMBER), Integer)
             names += [_NUMBER] if is_numbered else []
             for name in (wanted, "acctuniqueid", *_TIMES):
@@ -251,6 +255,8 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
     if stop and start.first <= stop.first < seen.first:
         lasts = start.last + int(getattr(row, _LASTED, None) or 0) * 1000
         stop = stop if lasts <= stop.last + _OFF else None
+    if stop and getattr(row, _CAUSE, None) == _RESTARTED and seen.last < stop.last:
+        stop = Moment(seen.last, stop.last)  # the server may have been down since then
     subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid or ""))
     found: list[Sighting] = []
     for name in _ADDRESSES:
