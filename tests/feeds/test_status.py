@@ -47,6 +47,10 @@ def test_times(tmp_path: Path) -> None:
     )
 
 
+def test_a_success_of_before_the_clock_was_set_back_is_of_now(tmp_path: Path) -> None:
+    assert row(tmp_path, Facts(last_success=NOW + 3_600))["age"] == 0
+
+
 def test_the_table(tmp_path: Path) -> None:
     facts = Facts(
         last_success=NOW - 7200,

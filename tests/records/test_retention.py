@@ -318,6 +318,25 @@ def test_a_machine_whose_clock_begins_in_1970_waits_for_the_time(tmp_path: Path)
     assert clock.kinds() == ["clock-set", "clock-settled"]
 
 
+async def test_a_clock_that_is_wrong_until_the_network_is_there_is_looked_at_soon(tmp_path: Path) -> None:
+    clock = SetClock(tmp_path)
+    now = clock.passes(0)
+    clock.wall = 0.0
+    clock.begin()
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        clock.wall = now
+        if len(waited) == 2:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await retain(RecordsTable(store=(SQLITE,)), tmp_path, clock.clock, sleep)
+    assert waited == [AGAIN, INTERVAL]
+    assert clock.kinds() == ["clock-set", "clock-settled"]
+
+
 @pytest.mark.parametrize("damage", ["cut", "pipe"])
 def test_a_damaged_record_of_the_time_is_made_anew(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "retention.json"

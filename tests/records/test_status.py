@@ -50,6 +50,11 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert "stall        4 ms" in text
 
 
+def test_a_clock_that_was_set_back_makes_no_list_younger_than_new(tmp_path: Path) -> None:
+    exposition = made(tmp_path, RecorderState())
+    assert status_of(exposition, node="gw1", now=0.0)["lists"][0]["age"] == 0
+
+
 def test_lists_whose_names_no_label_takes_are_not_one_that_differs(tmp_path: Path) -> None:
     exposition = made(tmp_path, RecorderState(stores={"sqlite": StoreState()}))
     exposition.take("a", counted(ListFacts("a (1)", 3, 10, 0), ListFacts("a (2)", 4, 20, 0)))

@@ -45,7 +45,7 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
         "last_attempt": time_or_none(facts.last_attempt),
         "last_success": time_or_none(facts.last_success),
         "last_change": time_or_none(facts.last_change),
-        "age": round(now - facts.last_success) if facts.last_success else None,
+        "age": max(round(now - facts.last_success), 0) if facts.last_success else None,
         "added": facts.added,
         "removed": facts.removed,
         "bad": facts.bad,

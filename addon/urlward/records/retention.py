@@ -120,6 +120,9 @@ class RetentionClock:
         tell: takes an alarm's kind and text.
         wall: seconds since 1970-01-01 UTC.
         steady: seconds of a clock that is not set.
+
+    Attributes:
+        is_set: whether the wall clock was set by days, as the last look has found.
     """
 
     def __init__(
@@ -135,7 +138,7 @@ class RetentionClock:
         self._steady = steady
         self._lock = Lock()
         self._last = steady()
-        self._told = False
+        self.is_set = False
         self._time, self._waited = self._read()
 
     def __call__(self) -> float:
@@ -151,8 +154,8 @@ class RetentionClock:
                 self._waited += elapsed
                 if self._waited >= SETTLED:
                     self._take(wall)
-                elif not self._told:
-                    self._told = True
+                elif not self.is_set:
+                    self.is_set = True
                     says, should = time_text(wall), time_text(expected)
                     self._tell(
                         "clock-set",
@@ -164,8 +167,8 @@ class RetentionClock:
 
     def _take(self, wall: float) -> None:
         self._time, self._waited = wall, 0.0
-        if self._told:
-            self._told = False
+        if self.is_set:
+            self.is_set = False
             self._tell(
                 "clock-settled", f"records are deleted by the clock again, which says {time_text(wall)}"
             )
@@ -190,16 +193,27 @@ def _clock(stored: dict[str, Any]) -> tuple[float | None, float]:
     return float(stored["time"]), float(stored["waited"])
 
 
-async def retain(records: RecordsTable, state: Path, clock: Callable[[], float] = time.time) -> None:
+async def retain(
+    records: RecordsTable,
+    state: Path,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Enforce a configuration's days in all its stores, until cancelled.
 
     Args:
         records: the configuration.
         state: the state folder.
         clock: seconds since 1970-01-01 UTC.
+        sleep: waits that many seconds.
     """
-    stores = KeepingStores(records, state)
-    await run_retention(stores, days_of(records.days), lambda: held_references(state, clock()), clock)
+
+    async def wait(seconds: float) -> None:
+        # A machine without a clock of its own has the right time as soon as the network is there.
+        await sleep(AGAIN if isinstance(clock, RetentionClock) and clock.is_set else seconds)
+
+    stores, days = KeepingStores(records, state), days_of(records.days)
+    await run_retention(stores, days, lambda: held_references(state, clock()), clock, wait)
 
 
 async def run_retention(

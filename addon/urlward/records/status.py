@@ -245,7 +245,7 @@ def _lists(found: Sequence[ListFacts], now: float) -> list[dict[str, Any]]:
                 "name": name,
                 "serial": behind.serial,
                 "entries": behind.entries,
-                "age": round(now - behind.created) if behind.created else None,
+                "age": max(round(now - behind.created), 0) if behind.created else None,
                 # Several lists are `OTHER`, by names that no label takes.
                 "agreed": name == OTHER or len({facts.serial for facts in each}) == 1,
             }
@@ -268,7 +268,7 @@ def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:
         "kind": feed.kind,
         "serial": feed.serial,
         "entries": feed.entries,
-        "age": round(now - feed.last_success) if feed.last_success else None,
+        "age": max(round(now - feed.last_success), 0) if feed.last_success else None,
         "last_success": time_or_none(feed.last_success),
         "next_run": time_or_none(feed.next_run),
         "failures": feed.failures,
