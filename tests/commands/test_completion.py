@@ -65,6 +65,12 @@ def test_every_shell_has_every_command(shell: str, capsys: pytest.CaptureFixture
     assert all(name in text for name in ("gateway", "completion", "--max-errors", "feeds"))
 
 
+def test_zsh_completes_further_paths() -> None:
+    text = script(cli._parser(), "zsh")
+    assert '"*:SOURCE:_files"' in text
+    assert '"(*)' not in text
+
+
 @pytest.mark.ours
 def test_no_other_command_pays_for_it() -> None:
     program = (

@@ -97,7 +97,7 @@ def test_status_says_what_is_wrong(
     assert urlward("status", "one") == 1
     assert capsys.readouterr().out.splitlines()[2:] == [
         "  shrunk: 1 entry after 20: shrunk by more than 20 % (2 times)",
-        "  refused: 1 entry; urlward feeds accept one",
+        "  refused: 1 entry; urlward feeds accept one --why TEXT",
     ]
 
 
@@ -203,6 +203,6 @@ def test_an_earlier_list_is_in_force_until_it_is_released(
     rows = status(capsys, urlward, 1)
     assert (rows["one"]["state"], rows["one"]["entries"]) == ("held", 20)
     urlward("status", "one")
-    assert "urlward feeds release one" in capsys.readouterr().out
+    assert "urlward feeds release one --why TEXT" in capsys.readouterr().out
     assert urlward("release", "one", "--why", "mended") == 0
     assert status(capsys, urlward, 1)["one"]["entries"] == 21

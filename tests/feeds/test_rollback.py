@@ -66,7 +66,7 @@ def test_an_earlier_list_is_in_force_until_it_is_released(tmp_path: Path, site: 
         None,
         {},
     )
-    assert any(f"urlward feeds release {made.table.name}" in line for line in table([row]))
+    assert any(f"urlward feeds release {made.table.name} --why TEXT" in line for line in table([row]))
     release(made.table, made.state, why="mended", who="Ann", now=made.now)
     assert made.refresh().state == "new"
     assert entries(made) == 20

@@ -67,7 +67,7 @@ def test_the_table(tmp_path: Path) -> None:
         "one         2       1  2027-01-15T06:00:00Z (2h ago)  +2 -1   2027-01-15T08:01:00Z  alarm",
         "  stale: no successful refresh since 2027-01-15T06:00:00Z, for 2h; the limit is 1h",
         "  shrunk: 1 entry after 20 (3 times)",
-        "  refused: 1 entry; urlward feeds accept one",
+        "  refused: 1 entry; urlward feeds accept one --why TEXT",
     ]
     facts.accepted = Accepted("0123", 1, NOW)
     assert table([row(tmp_path, facts)])[-1] == "  refused: 1 entry; accepted, the next refresh takes it"

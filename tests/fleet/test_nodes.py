@@ -21,7 +21,7 @@ from urlward.config import FleetTable, GatewayTable, read_config
 from urlward.engine.digest import Key, format_key
 from urlward.fleet import nodes as fleet_nodes
 from urlward.fleet.connection import FleetConnection, seal_of
-from urlward.fleet.nodes import FleetNodes, NodeReport, nodes_of, read_nodes
+from urlward.fleet.nodes import FleetNodes, NodeReport, nodes_of, read_nodes, said_of
 from urlward.records.asking import ask
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server")
@@ -117,6 +117,18 @@ def test_a_list_that_a_node_compiles_is_behind_nobody_and_nobody_is_behind_it() 
         "d": said(100.0, lists={"hotline": 9, "phish": 3}),
     }
     assert [one.behind for one in nodes_of(rows, 100.0)] == [(), ("hotline",), (), ("phish",)]
+
+
+def test_a_list_that_is_held_is_not_behind() -> None:
+    feed = {"kind": "artifact", "state": "held"}
+    status = {
+        "ok": True, "lists": [{"name": "hotline", "serial": 8}, {"name": "phish", "serial": 4}],
+        "feeds": [feed | {"name": "hotline"}, feed | {"name": "phish", "state": "ok"}],
+        "connections": 0, "hour": {"judged": 0, "blocked": 0}, "alarms": {},
+    }  # fmt: skip
+    newer = said(100.0, lists={"hotline": 9, "phish": 5}, issued=["hotline", "phish"])
+    nodes = nodes_of({"a": said_of(status, "1", 0.0, 100.0), "b": newer}, 100.0)
+    assert [one.behind for one in nodes] == [("phish",), ()]
 
 
 async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server) -> None:

@@ -309,6 +309,8 @@ def test_what_the_proxy_serves() -> None:
     assert found == access.own(head(b"GET", b"/wpad.dat?x"))
     assert dict(found.headers)[b"Content-Type"] == b"application/x-ns-proxy-autoconfig"
     assert b'return "PROXY proxy.example:8080; PROXY [2001:db8::8]:8080";' in found.body
+    over_tls = Access(ProxyTable(pac=PAC.model_copy(update={"tls": True}))).own(head(b"GET", b"/proxy.pac"))
+    assert b'return "HTTPS proxy.example:8080; HTTPS [2001:db8::8]:8080";' in over_tls.body
     assert b'host == "intranet.example" || dnsDomainIs(host, ".intranet.example")' in found.body
     assert b'isInNet(host, "192.0.2.0", "255.255.255.0")' in found.body
     assert found.body.startswith(b"function bits(")

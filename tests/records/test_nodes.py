@@ -230,7 +230,7 @@ def test_the_process_of_a_second_node_goes_on_and_says_so(
     with Running(tmp_path, text) as process:
         process.serves()
         asyncio.run(_blocked(process.state, 5))
-        said = "say so with `urlward records adopt`; events wait on the disk"
+        said = "say so with `urlward records adopt --why TEXT`; events wait on the disk"
         wait_for(lambda: said in process.log(), "the line")
         assert "another node's" in process.log()
         assert blocks(process) == []

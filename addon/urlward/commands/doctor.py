@@ -533,7 +533,7 @@ def _fleet(config: Config) -> Iterator[Finding]:
     try:
         nodes = nodes_now(config)
     except AwayError as e:
-        yield _wrong(about, f"Valkey is away: {e}", "see that it runs, and fleet.url, user and password")
+        yield _wrong(about, f"Valkey is away: {e}", "see that it runs, and url, user, password, seal")
         return
     up = sum(node.state == "up" for node in nodes)
     yield _ok(about, f"Valkey is reached; {up} of {len(nodes)} nodes are up")

@@ -429,7 +429,9 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     import shtab
 
     _say_what_completes(parser)
-    return str(shtab.complete(parser, shell))
+    text = str(shtab.complete(parser, shell))
+    # Of shtab's (*) zsh completes the first alone.
+    return re.sub(r'"\(\*\)::?', '"*:', text) if shell == "zsh" else text
 
 
 def _say_what_completes(parser: argparse.ArgumentParser) -> None:

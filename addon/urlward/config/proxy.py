@@ -67,10 +67,12 @@ class PacTable(Table):
 
     Attributes:
         proxies: HOST:PORT of the proxy as clients reach it, and of others that stand in for it, in turn.
+        tls: whether clients speak TLS to the proxies.
         direct: hosts, with all below them, and networks that clients reach without it.
     """
 
     proxies: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
+    tls: bool = False
     direct: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_direct)] = ()
 
 

@@ -310,5 +310,5 @@ def failure(
             now, feed.interval, feed.jitter, random, failures=failures, retry_after=retry_after
         )
     stays = "the last good one stays in force" if has_list else "there is no list yet"
-    hint = f"; `urlward feeds accept {feed.name}` lets it through once" if reason in ACCEPTABLE else ""
+    hint = f"; `urlward feeds accept {feed.name} --why TEXT` takes it once" if reason in ACCEPTABLE else ""
     return Outcome("failed", f"{reason}: {error}; {stays}{hint}", facts.next_run, reason, error)

@@ -90,13 +90,13 @@ def _wrong(row: dict[str, Any]) -> list[str]:
     if row["held"]:
         lines.append(
             f"held at serial {row['held']['serial']} since {row['held']['at']} ({row['held']['why']}); "
-            f"urlward feeds release {row['name']}"
+            f"urlward feeds release {row['name']} --why TEXT"
         )
     if row["refused"]:
         said = (
             "accepted, the next refresh takes it"
             if row["accepted"]
-            else f"urlward feeds accept {row['name']}"
+            else f"urlward feeds accept {row['name']} --why TEXT"
         )
         lines.append(f"refused: {counted(row['refused']['entries'], 'entry')}; {said}")
     return lines

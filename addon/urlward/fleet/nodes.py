@@ -85,8 +85,9 @@ class NodeReport(msgspec.Struct, frozen=True):
         at: when it has said so, by Valkey's clock.
         ok: whether all is as it should be.
         process: random number of the process that says so.
-        issued: those of `lists` that somebody else has issued, so that serials mean the same on all nodes;
-            None where it does not say so, as one of a version before.
+        issued: those of `lists` that somebody else has issued, so that serials mean the same on all nodes,
+            and that are not held at an earlier one; None where it does not say so, as one of a version
+            before.
     """
 
     at: float
@@ -122,7 +123,9 @@ def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> 
         ok=status["ok"],
         version=version,
         lists={one["name"]: one["serial"] for one in status["lists"][:_LISTS]},
-        issued=[feed["name"] for feed in status["feeds"] if feed["kind"] == "artifact"][:_LISTS],
+        issued=[
+            one["name"] for one in status["feeds"] if one["kind"] == "artifact" and one["state"] != "held"
+        ][:_LISTS],
         connections=status["connections"],
         judged=status["hour"]["judged"],
         blocked=status["hour"]["blocked"],

@@ -160,7 +160,7 @@ def _pac(table: PacTable) -> bytes:
             prefix = f"{int(network.network_address):0128b}"[: network.prefixlen]
             tests.append(f'host.indexOf(":") >= 0 && bits(host).indexOf("{prefix}") == 0')
             before = _PAC_BITS
-    proxies = "; ".join(f"PROXY {each}" for each in table.proxies)
+    proxies = "; ".join(f"{'HTTPS' if table.tls else 'PROXY'} {each}" for each in table.proxies)
     return (before + _PAC % ("".join(f" ||\n      {test}" for test in tests), proxies)).encode("ascii")
 
 

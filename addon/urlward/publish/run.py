@@ -355,7 +355,7 @@ def told(rollout: Rollout) -> str:
         held = rollout.held
         since = (f" since {time_text(held.at)}" if held.at else "") + (f" by {held.who}" if held.who else "")
         at = f" at serial {rollout.stable}" if rollout.stable else ""
-        return f"held{at}{since}: {held.reason}; urlward rollout release {rollout.name}"
+        return f"held{at}{since}: {held.reason}; urlward rollout release {rollout.name} --why TEXT"
     if rollout.is_tried:
         return f"serial {rollout.canary} for canaries, {rollout.stable} for all"
     return f"serial {rollout.stable} for all"

@@ -591,7 +591,7 @@ def _taken(name: str, seen: int) -> str:
     return (
         f"the node name {name!r} is another node's there, last heard of {_beginning(seen)}: give this one a "
         "name of its own (node, in [records]), or if it is that one with a new state folder say so with "
-        "`urlward records adopt`"
+        "`urlward records adopt --why TEXT`"
     )
 
 
