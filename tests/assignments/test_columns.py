@@ -12,7 +12,7 @@ from urlward.assignments.formats import MOST, ColumnsParser, ReadOptions
 from urlward.assignments.importing import import_file
 from urlward.assignments.interval import AssignmentError, SightingKind, ms_text, to_ms
 from urlward.assignments.schema import assignments
-from urlward.assignments.store import AssignmentStore
+from urlward.assignments.store import AssignmentStore, KeepingNode
 from urlward.assignments.who import WhoQuestion, who
 
 A = "198.51.100.7"
@@ -297,6 +297,19 @@ def test_a_day_or_a_minute_is_some_time_in_it(sqlite_store: AssignmentStore, tmp
     assert named("192.0.2.1", "25T14:29:59", "25T14:30:30", "25T14:31:00") == ["", "?berta", "berta"]
     with sqlite_store.reading() as connection:
         assert (connection.scalar(select(func.max(assignments.c.end))) or now) < now
+
+
+def test_days_of_long_ago_are_not_kept(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    days = [*(f"{year}-03-01" for year in range(1991, 2026)), "2026-11-01"]
+    path.write_text(
+        "address,subscriber,from\n" + "".join(f"192.0.2.{n},u{n},{day}\n" for n, day in enumerate(days))
+    )
+    with store.importing("csv", "csv", str(path), KeepingNode("", 180)) as source:
+        import_file(store, source, path, ReadOptions(), lambda: at(DAY / 1000) / 1000)
+    with store.reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(assignments)) == 1
+    assert held(store, "192.0.2.3", 0) == ["u3"]
 
 
 def test_an_export_in_any_order_of_times(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
