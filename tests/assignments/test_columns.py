@@ -12,7 +12,7 @@ from urlward.assignments.formats import MOST, ColumnsParser, ReadOptions
 from urlward.assignments.importing import import_file
 from urlward.assignments.interval import AssignmentError, SightingKind, ms_text, to_ms
 from urlward.assignments.schema import assignments
-from urlward.assignments.store import AssignmentStore
+from urlward.assignments.store import AssignmentStore, KeepingNode
 from urlward.assignments.who import WhoQuestion, who
 
 A = "198.51.100.7"
@@ -231,7 +231,8 @@ def test_a_time_out_of_all_reason_is_one_row_not_understood(
     path.write_text("address,from,to,subscriber\n" + "".join(f"{row}\n" for row in rows))
     done = read(sqlite_store, "csv", path, ReadOptions(zone=ZoneInfo(zone)))
     assert done.rows == 3
-    assert [line for line, _ in done.faults] == [2, 3]
+    # As an end some are what databases write for none.
+    assert [line for line, _ in done.faults] == ([2] if time.startswith("9999-") else [2, 3])
     assert all(reason for _, reason in done.faults)
 
 
@@ -240,6 +241,16 @@ def test_a_byte_order_mark_before_numbered_columns(sqlite_store: AssignmentStore
     path.write_bytes(b"\xef\xbb\xbf" + f"{A},2026-11-24T12:00:00Z,anna\n".encode())
     done = read(sqlite_store, "csv", path, ReadOptions({"address": "1", "from": "2", "subscriber": "3"}))
     assert (done.rows, done.skipped) == (1, 0)
+
+
+@pytest.mark.parametrize("never", ["9999-12-31", "2999-12-31 23:59:59", "2099-12-31"])
+def test_an_end_that_databases_write_for_none(
+    sqlite_store: AssignmentStore, tmp_path: Path, never: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"address,subscriber,from,to\n{A},anna,{at(0)},{never}\n")
+    assert read(sqlite_store, "csv", path).skipped == 0
+    assert intervals(sqlite_store, A) == [("anna", 0, None, "NONE")]
 
 
 def test_an_address_with_the_length_of_its_network_is_not_all_of_that(
@@ -286,6 +297,19 @@ def test_a_day_or_a_minute_is_some_time_in_it(sqlite_store: AssignmentStore, tmp
     assert named("192.0.2.1", "25T14:29:59", "25T14:30:30", "25T14:31:00") == ["", "?berta", "berta"]
     with sqlite_store.reading() as connection:
         assert (connection.scalar(select(func.max(assignments.c.end))) or now) < now
+
+
+def test_days_of_long_ago_are_not_kept(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    days = [*(f"{year}-03-01" for year in range(1991, 2026)), "2026-11-01"]
+    path.write_text(
+        "address,subscriber,from\n" + "".join(f"192.0.2.{n},u{n},{day}\n" for n, day in enumerate(days))
+    )
+    with store.importing("csv", "csv", str(path), KeepingNode("", 180)) as source:
+        import_file(store, source, path, ReadOptions(), lambda: at(DAY / 1000) / 1000)
+    with store.reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(assignments)) == 1
+    assert held(store, "192.0.2.3", 0) == ["u3"]
 
 
 def test_an_export_in_any_order_of_times(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

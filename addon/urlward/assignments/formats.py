@@ -91,6 +91,8 @@ _TCP = ("tcp", "6", "-", "", "0", "ip", "any")
 """TCP, or all: a block of ports may be of one protocol or not."""
 _NO_TCP = ("udp", "icmp", "icmp6", "icmpv6", "ipv6-icmp", "gre", "esp", "sctp")
 
+_NEVER = re.compile(r"(?:2[3-9]|[3-9]\d)\d\d-").match
+"""Years that databases write for no end."""
 _NOT_CSV = "not CSV: a quote or a line break out of place, or a field that is too long"
 
 _LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
@@ -312,6 +314,7 @@ class ColumnsParser(Parser):
         subscriber = name_of(row[of["subscriber"]].strip())
         session = name_of(row[of["session"]].strip()) if "session" in of else ""
         until = row[of["to"]].strip() if "to" in of else ""
+        until = "" if _NEVER(until) else until
         event = row[of["event"]].strip().casefold() if "event" in of else ""
         if not subscriber:
             raise RowError("no subscriber")

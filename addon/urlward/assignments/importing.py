@@ -24,6 +24,7 @@ from urlward.assignments.interval import (
     FOREVER,
     SECOND,
     AssignmentError,
+    Ending,
     Sighting,
     SightingKind,
     SightingSource,
@@ -273,7 +274,7 @@ class FileReader:
         """Those of the source that are open."""
         self._followed_at = 0
         """When the same log went on by what was read before, in ms, where nothing of this was; else 0."""
-        self._asked = self._renewed = 0
+        self._asked = self._renewed = self._kept_from = 0
         self._started = False
         self._before = _Before(self.fd, format_)
         self._end = ""
@@ -433,6 +434,7 @@ class FileReader:
             self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
         self._merger.begin()
+        self._kept_from = self._store.kept_from(self._source.id, int(self._clock() * 1000))
         known = self._known = self._store.positions(self._source.id)
         root, names = _root(self._path.name), dict[str, set[str]]()
         for folder, name in map(os.path.split, (str(self._path), *(one.path for one in known))):
@@ -491,6 +493,8 @@ class FileReader:
             self._store.doubt(gap)
         self._merger.take(sightings)
         changes = self._merger.changes
+        # Days on which something began long ago would be kept for nothing, in PostgreSQL in a partition each.
+        changes.ended = [row for row in changes.ended if row[8] != Ending.DOUBT or row[7] >= self._kept_from]
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
         changes.gaps += lost

@@ -77,6 +77,7 @@ when it was first said, whether it was not so before that, and the lane."""
 _LOCK = 0x75726C77
 """PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""
 _MANY = 2_000
+_DAY_MS = 86_400_000
 _TRIES = 10
 """Of a write whose partitions are dropped."""
 NOT_YET = 1
@@ -580,6 +581,17 @@ class AssignmentStore:
         with self.reading() as connection:
             row = connection.execute(select(sources).where(sources.c.id == source)).first()
         return (row.rows, row.purged) if row else (0, 0)
+
+    def kept_from(self, source: int, now: int) -> int:
+        """Time before which what has ended of a source is not kept, as its node has said, in ms; 0 for none.
+
+        Args:
+            source: its id.
+            now: in ms.
+        """
+        with self.reading() as connection:
+            days = connection.scalar(select(sources.c.days).where(sources.c.id == source))
+        return now - days * _DAY_MS if days else 0
 
     def _have_partitions(self, cells: Iterable[int]) -> None:
         """Have the partitions of some cells, in a transaction of their own, where there are partitions.
