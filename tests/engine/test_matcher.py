@@ -1190,6 +1190,11 @@ def test_a_path_sequence_on_any_host_is_found_in_every_reading(target: str) -> N
     assert matcher("*/one%20two/three/*").check("quiet.test", target).blocked
 
 
+def test_a_path_sequence_may_begin_with_a_number() -> None:
+    for more in ([], ["*/one/TWO/* nocase"]):
+        assert matcher("*/15/three/*", *more).check("quiet.test", "/x/015/three/y").blocked
+
+
 @each_row(
     "target",
     [

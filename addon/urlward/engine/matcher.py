@@ -177,13 +177,16 @@ class Matcher:
                 # Of bytes, `in` asks first whether they are a number.
                 if b"?"[0] not in marks and marks.find(b"//") < 0:
                     # A segment follows a path sequence, so the last one, which is dear because it is
-                    # seldom seen twice, cannot begin one.
+                    # seldom seen twice, cannot begin one. A number with zeros in front may be another's.
                     head = text[1 : path.rfind("/")]
                     none_begins = self._none_begins
                     if not head or (
-                        none_begins(map(crc32, head.split(b"/")))
-                        if none_begins is not None
-                        else not self._may_float(head)
+                        text.find(b"/0") < 0
+                        and (
+                            none_begins(map(crc32, head.split(b"/")))
+                            if none_begins is not None
+                            else not self._may_float(head)
+                        )
                     ):
                         # Whatever the path, nothing is on this host, or the same. No other host is in it.
                         if states is ALL_QUIET:
