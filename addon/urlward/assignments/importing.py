@@ -434,7 +434,7 @@ class FileReader:
             self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
         self._merger.begin()
-        self._kept_from = self._store.kept_from(self._source.id, int(self._clock() * 1000))
+        self._kept_from = self._store.kept_from(self._source.id, self._opened)
         known = self._known = self._store.positions(self._source.id)
         root, names = _root(self._path.name), dict[str, set[str]]()
         for folder, name in map(os.path.split, (str(self._path), *(one.path for one in known))):
