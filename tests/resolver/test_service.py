@@ -197,6 +197,21 @@ async def test_who_asks_without_recursion_is_answered_all_the_same(
         rig.service.ask(query.to_wire(), client, tcp=tcp)
         await until(lambda client=client: client.codes, "the answer")
         assert client.codes == [dns.rcode.NOERROR], number
+        # As of an authoritative server: BIND takes others for lame, and none of their answers.
+        flags = dns.message.from_wire(client.answers[0]).flags
+        assert flags & (dns.flags.AA | dns.flags.RD | dns.flags.RA) == dns.flags.AA
+
+
+async def test_who_asks_without_recursion_shares_no_answer_with_who_asks_with_it(
+    rig: Rig, upstream: Upstream
+) -> None:
+    upstream.answer = lambda query: dns.message.make_response(query, recursion_available=True).to_wire()
+    one, other = Asker(), Asker()
+    rig.service.ask(dns.message.make_query("plain.example", "A", flags=0).to_wire(), one)
+    rig.service.ask(wire("plain.example"), other)
+    await until(lambda: one.answers and other.answers, "the answers")
+    flags = dns.message.from_wire(other.answers[0]).flags
+    assert flags & (dns.flags.AA | dns.flags.RD | dns.flags.RA) == dns.flags.RD | dns.flags.RA
 
 
 async def test_the_same_query_is_asked_once(tmp_path: Path, upstream: Upstream) -> None:

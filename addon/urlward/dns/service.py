@@ -25,6 +25,7 @@ from urlward.dns.wire import (
     NOTIMP,
     PAYLOAD,
     PLAIN_SIZE,
+    RECURSION,
     REFUSED,
     SERVFAIL,
     Question,
@@ -51,8 +52,8 @@ OWED_TO_NETWORK = (5_000, 400)
 TOGETHER = 100
 """Clients that are sent an answer at once: thousands may have asked the same, from as many addresses."""
 
-_RECURSION = 1
-"""RD of the flags, in their first byte."""
+_AUTHORITATIVE, _RECURSIVE = 4, 0x80
+"""AA of the flags, in their first byte, and RA in their second."""
 
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _TRANSFERS = (251, 252)
@@ -155,9 +156,6 @@ class QueryService:
         if self._owed[tcp] >= OWED[tcp] or self._owes_enough(client.host, tcp):
             client.answer(error(query, SERVFAIL, question))
             return True
-        if not query[2] & _RECURSION:
-            # A resolver at the client that asks authoritative servers by itself: most resolvers refuse that.
-            query = query[:2] + bytes([query[2] | _RECURSION]) + query[3:]
         key = query[2:]
         asked = self._under_way[tcp].get(key)
         if asked is not None:
@@ -282,6 +280,10 @@ class QueryService:
         self._forget(asked)
         if len(data) > PLAIN_SIZE and not asked.tcp and len(data) > _size(asked):
             data = truncated(asked.query, data, asked.question)
+        if not asked.query[2] & RECURSION:
+            # A resolver at the client that asks authoritative servers by itself: to BIND others are lame.
+            flags = [data[2] & ~RECURSION | _AUTHORITATIVE, data[3] & ~_RECURSIVE]
+            data = data[:2] + bytes(flags) + data[4:]
         rest = data[2:]
         self._owed[asked.tcp] -= len(asked.clients)
         owed = self._owed_to[asked.tcp]

@@ -31,6 +31,7 @@ from urlward.dns.wire import (
     HEADER,
     NOTIMP,
     PAYLOAD,
+    RECURSION,
     REFUSED,
     SERVFAIL,
     Question,
@@ -111,7 +112,11 @@ class DnsExchange:
     def over_udp(self) -> bytes:
         """The query without its id, as it is sent now."""
         again = self.attempts > 1
-        return (with_payload(self.query, self.question.end, PAYLOAD) if again else self.query)[2:]
+        return _recursive(with_payload(self.query, self.question.end, PAYLOAD) if again else self.query)
+
+    def over_tcp(self) -> bytes:
+        """The query without its id, as it is sent."""
+        return _recursive(self.query)
 
     def answer_in(self, data: bytes) -> bytes | None:
         """The answer that a message from a resolver is, with the question; None where it is none.
@@ -135,6 +140,11 @@ class DnsExchange:
     def answered(self, data: bytes | None) -> None:
         """Called once: with a response, or None where no resolver has given one."""
         raise NotImplementedError
+
+
+def _recursive(query: bytes) -> bytes:
+    """A query without its id, with RD: most resolvers refuse others, or answer from their cache alone."""
+    return bytes([query[2] | RECURSION]) + query[3:]
 
 
 class ResponsePlace(Protocol):
@@ -628,7 +638,7 @@ class _Line(asyncio.Protocol):
 
     def _write(self, number: int, exchange: DnsExchange) -> None:
         assert self._transport is not None
-        self._transport.write(framed(number.to_bytes(2) + exchange.query[2:]))
+        self._transport.write(framed(number.to_bytes(2) + exchange.over_tcp()))
 
     def release(self, number: int) -> None:
         """Stop waiting for a response; see `ResponsePlace.release`."""

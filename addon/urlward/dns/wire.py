@@ -16,6 +16,9 @@ HEADER = 12
 A, CNAME, AAAA, DNAME, SVCB, HTTPS = 1, 5, 28, 39, 64, 65
 FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 1, 2, 3, 4, 5
 
+RECURSION = 1
+"""RD of the flags, in their first byte."""
+
 PLAIN_SIZE = 512
 """Bytes of the largest answer over UDP without EDNS."""
 
