@@ -169,9 +169,9 @@ def ask(net: Network, address: str, port: int, who: Namespace | None = None) -> 
         return exchange(s)[0]
 
 
-def exchange(s: socket.socket) -> list[str]:
+def exchange(s: socket.socket, question: bytes = b"question") -> list[str]:
     """Who answers, from where it was asked, and with what."""
-    s.send(b"question")
+    s.send(question)
     return s.recv(2048).decode().split()
 
 
@@ -324,6 +324,12 @@ def test_names_are_asked_of_the_filter_or_else_of_a_resolver(net: Network, f: Fa
         assert net.says(address, 53).startswith(f"filter {f.client}")
         net.die()
         assert net.says(address, 53) == f"origin {f.wan} {f.resolver} 53"
+    # As without rules, where a resolver at the client asks an authoritative server: RD is not set.
+    with net.client.udp(f.origin, 53) as s:
+        assert exchange(s, b"quBstion") == ["origin", f.client, "quBstion"]
+    with net.client.udp(f.origin, 53) as s:
+        net.live()
+        assert exchange(s, b"quBstion") == ["filter", f.client, "quBstion"]
     for alive in (net.die, net.live):
         alive()
         assert net.says(f.origin, 53, f.exempt) == f"origin {f.exempt} {f.origin} 53"
