@@ -52,6 +52,7 @@ class Material:
 
     Attributes:
         key: of urlward's artifacts.
+        entries: of urlward's list.
         artifacts: urlward's list, in two versions.
         peers: what the peers' lists say, in two versions.
         plain, inspected, relayed, blocked, blocked_inspected: requests, a file for each load
@@ -60,6 +61,7 @@ class Material:
     """
 
     key: Path
+    entries: int
     artifacts: tuple[Path, Path]
     peers: tuple[tuple[Entry, ...], tuple[Entry, ...]]
     plain: tuple[Path, ...]
@@ -90,6 +92,7 @@ def prepare(folder: Path, plan: Plan, urlward: bool = True) -> Material:
     entries = _expressible(plan.peer_entries - len(ours) - 1, ours)
     return Material(
         key=key,
+        entries=plan.entries,
         artifacts=artifacts,
         peers=(entries + parse_line(MARKERS[0]), entries + parse_line(MARKERS[1])),
         plain=_deal(folder, "plain", plain),

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import ClassVar, override
 
 from benchmarks.proxy.material import BIN
-from benchmarks.proxy.plan import DOWNLOADS, LOAD_CORE, PROXY_CORE, Case
+from benchmarks.proxy.plan import DOWNLOADS, GOAL_ENTRIES, LOAD_CORE, PROXY_CORE, Case
 from benchmarks.proxy.proxies.base import Proxy, Without
 from benchmarks.proxy.site import EXPLICIT
 
 from urlward.lists.build import write_atomically
-
-DIGESTS = 1_000_000
 
 
 class _Mitm(Proxy):
@@ -89,7 +87,7 @@ class KnownFiles(Urlward):
 
     name = "urlward-files"
     title = "urlward, known files"
-    note = f"with `[files]` and a second list, of {DIGESTS:,} SHA-256 digests"
+    note = f"with `[files]` and a second list, of {GOAL_ENTRIES:,} SHA-256 digests"
     without: ClassVar[Without] = dict.fromkeys(set(Case) - DOWNLOADS, "see urlward")
 
     @override
@@ -97,7 +95,9 @@ class KnownFiles(Urlward):
         super().prepare()
         self._config.write_text("[files]\n")
         source = self._digests.with_suffix(".txt")
-        source.write_text("".join(f"sha256:{number:064x} id=F-{number}\n" for number in range(DIGESTS)))
+        source.write_text(
+            "".join(f"sha256:{number:064x} id=F-{number}\n" for number in range(self.material.entries))
+        )
         compiled = [str(source), "-o", str(self._digests), "--key", str(self.material.key)]
         command = [str(BIN / "urlward"), "compile", *compiled, "--name", "files"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
