@@ -372,6 +372,22 @@ def test_a_session_that_goes_on_behind_an_end_that_was_none(
     ]  # fmt: skip
 
 
+def test_a_session_that_is_read_as_it_is_over_ends_the_one_before(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Whose own end is lost."""
+    url, radius = radacct_in(tmp_path)
+    source = sqlite_store.source("radacct", "radacct", url)
+    rows = [("s1", "anna", 1000, 5000, None), ("s2", "berta", 6000, None, 6700)]
+    for *who, start, seen, stop in rows:
+        times = [at(one) // 1000 if one else None for one in (start, seen, stop)]
+        radius.execute("INSERT INTO radacct VALUES (?, ?, ?, ?, ?, ?)", (*who, *times, A))
+    radius.close()
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(9000) / 1000)
+    shown = [told(sqlite_store, seconds) for seconds in (4000, 5500, 6500, 7000)]
+    assert shown == [("one", ["anna"]), ("ambiguous", ["anna"]), ("one", ["berta"]), ("none", [])]
+
+
 @pytest.mark.parametrize("seen", [None, 300])
 def test_what_a_restart_has_ended_may_have_ended_before(
     sqlite_store: AssignmentStore, tmp_path: Path, seen: int | None

@@ -280,6 +280,9 @@ class Merger:
                 new[_END], new[_ENDING] = _after(start, end), Ending.TOLD
                 new[_FIRST] = new[_END] + SECOND  # nothing else was said of it
                 self._take_in(key, new)
+                before = self._held.get(key)
+                if before and before[_SUBSCRIBER] != subscriber and before[_SEEN] <= start:
+                    self._end_by_whole(key, new)
                 self._end_within(key, new, doubt)
             elif not is_known:
                 self._put_end(key, new)
