@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from engine.support import examples
@@ -1232,7 +1232,8 @@ def test_what_a_target_has_many_times_is_spelt_once(
 @example(b"\xc3\xa9\xe9", True)
 @example(b"\x81\x98", True)
 def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: bool) -> None:
-    """All of them, where some are not; else they stay as they are."""
+    """All of them, where some are not; else they stay as they are, but for digits of other scripts."""
+    assume(not any(map(str.isdecimal, data.decode(errors="ignore"))))
     text = "".join(f"%{byte:02x}" for byte in data) if escaped else data.decode("latin-1")
     found = readings_module._from_latin1(f"/a?x{text}y")
     try:
