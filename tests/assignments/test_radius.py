@@ -388,7 +388,7 @@ def test_a_session_that_is_read_as_it_is_over_ends_the_one_before(
     assert shown == [("one", ["anna"]), ("ambiguous", ["anna"]), ("one", ["berta"]), ("none", [])]
 
 
-@pytest.mark.parametrize("cause", ["NAS-Reboot", ""])
+@pytest.mark.parametrize("cause", ["NAS-Reboot", "NAS reboot", ""])
 @pytest.mark.parametrize("seen", [None, 300])
 def test_what_a_restart_has_ended_may_have_ended_before(
     sqlite_store: AssignmentStore, tmp_path: Path, seen: int | None, cause: str

@@ -33,7 +33,7 @@ _NUMBER = "radacctid"
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
 _LASTED = "acctsessiontime"
 _CAUSE = "acctterminatecause"
-_NOT_TOLD = (None, "", "NAS-Reboot")
+_NOT_TOLD = (None, "", "NAS-Reboot", "NAS reboot")
 """Of what FreeRADIUS ends as a server says that it is up again, and scripts as nothing was said for long."""
 _OFF = 60_000
 """Milliseconds by which that may be off: a session's beginning may be told late."""
