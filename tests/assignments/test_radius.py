@@ -388,22 +388,40 @@ def test_a_session_that_is_read_as_it_is_over_ends_the_one_before(
     assert shown == [("one", ["anna"]), ("ambiguous", ["anna"]), ("one", ["berta"]), ("none", [])]
 
 
+@pytest.mark.parametrize("cause", ["NAS-Reboot", "NAS reboot", ""])
 @pytest.mark.parametrize("seen", [None, 300])
 def test_what_a_restart_has_ended_may_have_ended_before(
-    sqlite_store: AssignmentStore, tmp_path: Path, seen: int | None
+    sqlite_store: AssignmentStore, tmp_path: Path, seen: int | None, cause: str
 ) -> None:
     url, radius = radacct_in(tmp_path, ", acctterminatecause TEXT")
     source = sqlite_store.source("radacct", "radacct", url)
     times = (at(0) // 1000, at(seen) // 1000 if seen else None)
     radius.execute("INSERT INTO radacct VALUES ('s1', 'anna', ?, ?, NULL, ?, NULL)", (*times, A))
     import_radacct(sqlite_store, source, url, ReadOptions(), at(400) / 1000)
-    radius.execute(
-        "UPDATE radacct SET acctstoptime = ?, acctterminatecause = 'NAS-Reboot'", (at(900) // 1000,)
-    )
+    ended = "UPDATE radacct SET acctstoptime = ?, acctterminatecause = ?"
+    radius.execute(ended, (at(900) // 1000, cause))
     radius.close()
     import_radacct(sqlite_store, source, url, ReadOptions(), at(1000) / 1000)
     verdicts = [told(sqlite_store, seconds)[0] for seconds in (200, 800, 950)]
     assert verdicts == ["one" if seen else "ambiguous", "ambiguous", "none"]
+
+
+def test_what_a_restart_has_ended_late_is_not_before_who_came_since(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As FreeRADIUS ends all rows that are open, hours after a Stop was lost."""
+    url, radius = radacct_in(tmp_path, ", acctterminatecause TEXT")
+    source = sqlite_store.source("radacct", "radacct", url)
+    rows = [("anna", 1000, 5000, 20_000, ""), ("berta", 6000, None, 6700, "User-Request")]
+    for who, start, seen, stop, cause in [*rows, ("carla", 7000, None, 8000, "Lost-Carrier")]:
+        times = [at(one) // 1000 if one else None for one in (start, seen, stop)]
+        radius.execute("INSERT INTO radacct VALUES (?, ?, ?, ?, ?, ?, ?)", (who, who, *times, A, cause))
+    radius.close()
+    import_radacct(sqlite_store, source, url, ReadOptions(), at(30_000) / 1000)
+    assert [told(sqlite_store, seconds) for seconds in (4000, 6500, 7500, 9000)] == [
+        ("one", ["anna"]), ("ambiguous", ["anna", "berta"]), ("ambiguous", ["anna", "carla"]),
+        ("ambiguous", ["anna"]),
+    ]  # fmt: skip
 
 
 def test_an_end_that_empties_the_addresses_of_its_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

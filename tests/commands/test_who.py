@@ -134,6 +134,9 @@ def test_a_source_is_taken_back(urlward: Run, state: Path, capsys: pytest.Captur
     assert (line["action"], line["source"], line["deleted"]) == ("source-deleted", "test", 2)
     assert line["why"] == "read in a wrong zone"
     assert urlward("who", *ASK) == 1
+    capsys.readouterr()
+    assert urlward(*delete) == 0
+    assert capsys.readouterr().out == "test: 0 deleted; and its name with it\n"
 
 
 def test_a_question_that_no_database_answers_is_recorded(urlward: Run, state: Path, tmp_path: Path) -> None:

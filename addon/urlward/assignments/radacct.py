@@ -33,8 +33,8 @@ _NUMBER = "radacctid"
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
 _LASTED = "acctsessiontime"
 _CAUSE = "acctterminatecause"
-_RESTARTED = "NAS-Reboot"
-"""Of what FreeRADIUS ends as a server says that it is up again."""
+_NOT_TOLD = (None, "", "NAS-Reboot", "NAS reboot")
+"""Of what FreeRADIUS ends as a server says that it is up again, and scripts as nothing was said for long."""
 _OFF = 60_000
 """Milliseconds by which that may be off: a session's beginning may be told late."""
 _MANY = 20_000
@@ -255,8 +255,8 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
     if stop and start.first <= stop.first < seen.first:
         lasts = start.last + int(getattr(row, _LASTED, None) or 0) * 1000
         stop = stop if lasts <= stop.last + _OFF else None
-    if stop and getattr(row, _CAUSE, None) == _RESTARTED and seen.last < stop.last:
-        stop = Moment(seen.last, stop.last)  # the server may have been down since then
+    if stop and getattr(row, _CAUSE, _CAUSE) in _NOT_TOLD and seen.last < stop.last:
+        stop = Moment(seen.last, stop.last)  # it may have ended since then
     subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid or ""))
     found: list[Sighting] = []
     for name in _ADDRESSES:

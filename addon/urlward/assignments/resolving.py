@@ -703,6 +703,8 @@ class _Resolver:
             # It had it from its session's beginning on, but for what was another's after that.
             if not one.moved and one.session and one.start < one.first:
                 others = [each for each in stays if each.session != one.session and each.since < one.first]
+                # Of two of which the end alone was said neither was the other's for that.
+                others = [each for each in others if not (one.is_end_alone and each.is_end_alone)]
                 last = max(
                     (min(each.end if each.is_whole else each.seen, one.first) for each in others), default=0
                 )

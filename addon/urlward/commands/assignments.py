@@ -417,7 +417,9 @@ def _delete(args: argparse.Namespace) -> int:
         if config.records is not None and not args.database:
             hold_all(store, config.records, state, now)
         count = delete_source(store, args.source, round(now * 1000), record)
-    print(f"{args.source}: {count} deleted; who knows nothing of it until it is imported again")
+        is_left = plain(args.source) in {one.name for one in store.sources().values()}
+    what = "who knows nothing of it until it is imported again" if is_left else "and its name with it"
+    print(f"{args.source}: {count} deleted; {what}")
     return DONE
 
 
