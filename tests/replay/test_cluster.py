@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -176,6 +176,26 @@ def replayed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return figures(capsys.readouterr().out)
 
 
+def replayed_while_one_dies(
+    address: str, log: Path, dies: "subprocess.Popen[bytes]", then: Callable[[], object] = lambda: None
+) -> run.Replay:
+    """Replay on a cluster, of which a worker is killed behind the fifth piece."""
+    killed: list[int] = []
+
+    def progress(text: str, _: float) -> None:
+        if not killed and "piece 5 " in text:
+            dies.send_signal(signal.SIGKILL)
+            killed.append(dies.wait())
+            then()
+
+    keeper = Keeper([samples.SAMPLE], find_key(None, [samples.SAMPLE]))
+    keeper.load()
+    with cluster.connected(address) as client:
+        done = cluster.replay_on(client, open_logs([log]), keeper.matcher.lists, progress=progress)
+    assert killed == [-signal.SIGKILL]
+    return done
+
+
 @pytest.mark.ours
 def test_lists_that_no_worker_has_any_more_are_sent_again(
     scheduler: tuple[str, Path],
@@ -191,21 +211,12 @@ def test_lists_that_no_worker_has_any_more_are_sent_again(
     with ExitStack() as workers:
         first = workers.enter_context(worker(address, folder, "first"))
         wait_for_workers(address, 1)
-        killed = []
-
-        def progress(text: str, _: float) -> None:
-            if not killed and "piece 5 " in text:
-                first.send_signal(signal.SIGKILL)
-                killed.append(first.wait())
-                workers.enter_context(worker(address, folder, "second"))
-
-        keeper = Keeper([samples.SAMPLE], find_key(None, [samples.SAMPLE]))
-        keeper.load()
-        with cluster.connected(address) as client:
-            done = cluster.replay_on(
-                client, open_logs([tmp_path / "a.log"]), keeper.matcher.lists, progress=progress
-            )
-    assert killed == [-signal.SIGKILL]
+        done = replayed_while_one_dies(
+            address,
+            tmp_path / "a.log",
+            first,
+            lambda: workers.enter_context(worker(address, folder, "second")),
+        )
     assert (done.tally.requests, done.tally.blocked) == (here["requests"], here["blocked"])
 
 
@@ -243,20 +254,7 @@ def test_a_worker_that_is_killed_changes_nothing(
     here = replayed(capsys, str(tmp_path / "a.log"))
     with worker(two, folder, "victim") as victim:
         wait_for_workers(two, 3)
-        killed = []
-
-        def progress(text: str, _: float) -> None:
-            if not killed and "piece 5 " in text:
-                victim.send_signal(signal.SIGKILL)
-                killed.append(victim.wait())
-
-        keeper = Keeper([samples.SAMPLE], find_key(None, [samples.SAMPLE]))
-        keeper.load()
-        with cluster.connected(two) as client:
-            done = cluster.replay_on(
-                client, open_logs([tmp_path / "a.log"]), keeper.matcher.lists, progress=progress
-            )
-        assert killed == [-signal.SIGKILL]
+        done = replayed_while_one_dies(two, tmp_path / "a.log", victim)
         assert (done.tally.requests, done.tally.blocked) == (here["requests"], here["blocked"])
         assert done.logs[0].lines == len(LINES)
         assert done.tally.hosts.count == here["hosts"]["seen"]

@@ -727,11 +727,11 @@ class FileReader:
         is_left = self._path.suffix in _LEFT and _kea_files(self._path)[-1].exists()
         if self._source.format in LEASES and (is_left or self.is_replaced):
             return max(self._source.read, NOT_YET)  # what is there now is read behind this
-        if self._source.format not in LOGS or (self._follows and not (self.is_replaced or self._is_left())):
+        if self._source.format not in LOGS or (self._follows and not (self.is_replaced or self._has_next())):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), NOT_YET)
 
-    def _is_left(self) -> bool:
+    def _has_next(self) -> bool:
         """Whether another log of the kind, such as the next day's, is written to behind this one, unread."""
         known, mine = {one.path for one in self._known}, os.fstat(self.fd).st_mtime
         with suppress(OSError):  # one may go meanwhile

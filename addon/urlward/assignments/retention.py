@@ -52,6 +52,7 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.resolving import rows_in_force
 from urlward.assignments.schema import (
+    DAY_MS,
     FILE,
     PART,
     PARTITIONS_AT_ONCE,
@@ -101,7 +102,6 @@ _classes = named_table("pg_class", column("oid"), column("relname"))
 """PostgreSQL's, of its tables."""
 
 _MANY = 2_000
-_DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
 
@@ -771,7 +771,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
         assert keeper is not None
         store.say_days(keeper)
         at = round((now + ahead) * 1000)
-        limits = {source: at - days * _DAY_MS for source, days in store.days(keeper).items()}
+        limits = {source: at - days * DAY_MS for source, days in store.days(keeper).items()}
         return purge_assignments(store, limits, round(now * 1000))
 
 
@@ -797,7 +797,7 @@ def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
     """
     if not days:
         return None
-    kept = {source: each * _DAY_MS for source, each in days.items()}
+    kept = {source: each * DAY_MS for source, each in days.items()}
     end = case((current.c.end == FOREVER, _LAST_SEEN), else_=current.c.end)
     wanted = select(current.c.source, func.min(end)).group_by(current.c.source)
     with store.reading() as connection:
@@ -824,7 +824,7 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Assignme
             return None
         days = {} if (keeper := keeper_of(records, state, store)) is None else store.days(keeper)
         # A purge that is under way may take a while.
-        ends = {source: round(now * 1000) - each * _DAY_MS - _HOUR_MS for source, each in days.items()}
+        ends = {source: round(now * 1000) - each * DAY_MS - _HOUR_MS for source, each in days.items()}
         over = has_ended_before(store, ends, round(now * 1000))
         purged = first_purge(store, days)
         if purged is not None and not over and purged < now * 1000 - _HOUR_MS:

@@ -88,7 +88,7 @@ LOCKS = 6
 """The server's locks that making one takes until the transaction ends; a few for all come on top."""
 
 _SHIFT = 40
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME = re.compile(rf"{TABLE}_(\d\d?)_(\d{{8}})")
 
@@ -180,7 +180,7 @@ def partitions_of(cells: Iterable[int]) -> set[Stretch]:
 
 def _cells_of(span: int) -> int:
     """Number of cells in a partition of a class: no less than a day, so that no two have one name."""
-    return max(1, -(-_DAY_MS // SPANS[span]))
+    return max(1, -(-DAY_MS // SPANS[span]))
 
 
 def _named(name: str) -> Stretch | None:

@@ -40,6 +40,7 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.resolving import Lookup, is_held
 from urlward.assignments.schema import (
+    DAY_MS,
     GONE,
     MOST_PARTITIONS,
     PARTITIONS_AT_ONCE,
@@ -77,7 +78,6 @@ when it was first said, whether it was not so before that, and the lane."""
 _LOCK = 0x75726C77
 """PostgreSQL's number, with a source's id, of the lock by which one program at a time writes to it."""
 _MANY = 2_000
-_DAY_MS = 86_400_000
 _TRIES = 10
 """Of a write whose partitions are dropped."""
 NOT_YET = 1
@@ -591,7 +591,7 @@ class AssignmentStore:
         """
         with self.reading() as connection:
             days = connection.scalar(select(sources.c.days).where(sources.c.id == source))
-        return now - days * _DAY_MS if days else 0
+        return now - days * DAY_MS if days else 0
 
     def _have_partitions(self, cells: Iterable[int]) -> None:
         """Have the partitions of some cells, in a transaction of their own, where there are partitions.

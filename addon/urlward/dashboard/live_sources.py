@@ -22,7 +22,7 @@ from urlward.config.records import StoreTable
 from urlward.dashboard.editing import Editor
 from urlward.dashboard.history import FILE, History, HistoryFile, Step, past
 from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Past, Row
-from urlward.engine.dates import time_text
+from urlward.engine.dates import age_or_none, time_text
 from urlward.engine.errors import UrlwardError, fault_text
 from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
@@ -246,7 +246,7 @@ def of_list(
         "kind": "feed" if name in feeds else _KINDS.get(name, "file"),
         "serial": serial,
         "created": time_text(created) if created else "",
-        "age": max(round(now - created), 0) if created else None,
+        "age": age_or_none(created, now),
         "entries": entries,
         "note": "" if entries is not None else "no worker has it in force",
     }

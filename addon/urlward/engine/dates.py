@@ -62,3 +62,8 @@ def time_text_ms(milliseconds: int) -> str:
 def time_or_none(seconds: float) -> str | None:
     """As `time_text`; None for 0, which stands for never."""
     return time_text(seconds) if seconds else None
+
+
+def age_or_none(seconds: float, now: float) -> int | None:
+    """Whole seconds since a time, not below 0 where a clock was wrong; None for 0, as `time_or_none`."""
+    return max(round(now - seconds), 0) if seconds else None

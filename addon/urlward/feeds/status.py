@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from urlward.engine.artifact import Header
-from urlward.engine.dates import time_or_none, time_text
+from urlward.engine.dates import age_or_none, time_or_none, time_text
 from urlward.engine.errors import ArtifactError
 from urlward.feeds.store import Accepted, Facts, FeedStore, Refused
 from urlward.lines import columns
@@ -45,7 +45,7 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
         "last_attempt": time_or_none(facts.last_attempt),
         "last_success": time_or_none(facts.last_success),
         "last_change": time_or_none(facts.last_change),
-        "age": max(round(now - facts.last_success), 0) if facts.last_success else None,
+        "age": age_or_none(facts.last_success, now),
         "added": facts.added,
         "removed": facts.removed,
         "bad": facts.bad,

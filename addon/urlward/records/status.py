@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
-from urlward.engine.dates import time_or_none
+from urlward.engine.dates import age_or_none, time_or_none
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition, FeedFigures, PublishFigures, feed_figures
 from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
@@ -245,7 +245,7 @@ def _lists(found: Sequence[ListFacts], now: float) -> list[dict[str, Any]]:
                 "name": name,
                 "serial": behind.serial,
                 "entries": behind.entries,
-                "age": max(round(now - behind.created), 0) if behind.created else None,
+                "age": age_or_none(behind.created, now),
                 # Several lists are `OTHER`, by names that no label takes.
                 "agreed": name == OTHER or len({facts.serial for facts in each}) == 1,
             }
@@ -268,7 +268,7 @@ def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:
         "kind": feed.kind,
         "serial": feed.serial,
         "entries": feed.entries,
-        "age": max(round(now - feed.last_success), 0) if feed.last_success else None,
+        "age": age_or_none(feed.last_success, now),
         "last_success": time_or_none(feed.last_success),
         "next_run": time_or_none(feed.next_run),
         "failures": feed.failures,
