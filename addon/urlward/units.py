@@ -8,6 +8,9 @@ _BYTES = {None: 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
 _SIZE = re.compile(r"(\d{1,15})\s?(?:([kmg])i?b?|b)", re.IGNORECASE | re.ASCII)
 
+DAY_MS = 86_400_000
+"""Milliseconds of a day; times of what is recorded are in these."""
+
 TIME = "write a time such as 90s, 15m, 6h, 2d or 1h30m"
 """What to do where a text is no time."""
 

@@ -30,13 +30,12 @@ from urlward.records.store import Age, KeepingStore
 from urlward.state.audit import FILE, AuditReport, Copy, append, read_audit, verify
 from urlward.state.audit_view import CHAIN, ChangeQuery, change_of, report_words
 from urlward.state.folder import found_folder, state_folder
+from urlward.units import DAY_MS
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
     from urlward.records.holds import Evidence
     from urlward.records.store import Node
-
-_DAY_MS = 86_400_000
 
 
 def add_records_commands(command: Command) -> None:
@@ -167,7 +166,7 @@ def _row(
         now: seconds since 1970-01-01 UTC.
     """
     allowed = days.get(kind)
-    end = None if allowed is None or free is None else free.oldest + allowed * _DAY_MS
+    end = None if allowed is None or free is None else free.oldest + allowed * DAY_MS
     return {
         "store": store,
         "kind": kind,

@@ -48,6 +48,7 @@ from urlward.records.stores import open_store
 from urlward.samples import SAMPLE
 from urlward.state.folder import local_key
 from urlward.state.watch import Signature
+from urlward.units import DAY_MS
 
 if TYPE_CHECKING:
     from urlward.publish.desk import Act, RolloutDesk
@@ -285,7 +286,6 @@ UNKEPT = 60
 HITS_FOR, FEEDS_FOR = 30.0, 10.0
 """Seconds that such an answer is good."""
 
-_DAY_MS = 86_400_000
 _ALARM_DAYS = 30
 _MAX_ALARMS = 200
 _LOOKED_UP = 50
@@ -563,7 +563,7 @@ class LiveSources:
         return self._hits.get(None, self._clock(), self._count)
 
     def _count(self) -> dict[str, dict[str, int]]:
-        wanted = EventQuery(kinds=_BLOCKS, since=self._milliseconds() - _DAY_MS)
+        wanted = EventQuery(kinds=_BLOCKS, since=self._milliseconds() - DAY_MS)
         finder = self._finder()
         return {
             "list": dict(finder.count(wanted, "list")),
@@ -733,7 +733,7 @@ class LiveSources:
     def _past_alarms(self) -> list[Row]:
         if self._parts.finder is None:
             return []
-        since = self._milliseconds() - _ALARM_DAYS * _DAY_MS
+        since = self._milliseconds() - _ALARM_DAYS * DAY_MS
         wanted = EventQuery(kinds=("alarm", "gap"), since=since, limit=_MAX_ALARMS)
         return [of_alarm(event) for event in self._parts.finder.find(wanted)]
 

@@ -58,6 +58,7 @@ from urlward.records.sql import (
     writing,
 )
 from urlward.records.store import AbsentError, Age, By, EventQuery, Node, ReplacedError, StoreError
+from urlward.units import DAY_MS
 
 metadata = MetaData()
 
@@ -121,8 +122,7 @@ it has not said it. ``seen``: when it was last heard of, in milliseconds."""
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
 
-_DAY_MS = 86_400_000
-_SPANS: Mapping[By, int] = {"minute": 60_000, "hour": 3_600_000, "day": _DAY_MS}
+_SPANS: Mapping[By, int] = {"minute": 60_000, "hour": 3_600_000, "day": DAY_MS}
 _TABLE = events
 _PART = "events"
 _FIELDS = tuple(events.c[name] for name in FIELDS)
@@ -359,7 +359,7 @@ class Database:
             )
             for days in sorted(set(said.values())):
                 kinds = sorted(kind for kind, allowed in said.items() if allowed == days)
-                over = [events.c.kind.in_(kinds), events.c.time < now_ms - days * _DAY_MS, *whose]
+                over = [events.c.kind.in_(kinds), events.c.time < now_ms - days * DAY_MS, *whose]
                 deleted += self._delete(over, holds, now_ms)
         self._wipe()
         return deleted

@@ -22,6 +22,7 @@ from urlward.records.holds import held_references
 from urlward.records.store import AbsentError, Age, Inode, ReplacedError, StoreError, identity
 from urlward.regular import lines_of, open_regular, read_regular, regular_fd
 from urlward.state.folder import StateError, locked, made_folder, write_private
+from urlward.units import DAY_MS
 
 REMEMBERED = 100_000
 """Ids that are known again; what is sent twice is sent within far fewer."""
@@ -31,7 +32,6 @@ TAIL = 32 << 20
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,6}").fullmatch
 _REFERENCE = re.compile(rb'"reference":\s*"([ -~]*?)"').search
-_DAY_MS = 86_400_000
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
@@ -172,7 +172,7 @@ class JsonlStore:
         node: str = "",  # noqa: ARG002 - nobody else writes to these files
     ) -> int:
         """As `KeepingStore.purge`: files with expired events are rewritten without them, or deleted."""
-        limits = {kind: now_ms - days * _DAY_MS for kind, days in kind_days.items()}
+        limits = {kind: now_ms - days * DAY_MS for kind, days in kind_days.items()}
 
         def stays(line: Mapping[str, Any]) -> bool:
             limit = limits.get(line["kind"])

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Literal
 
 from urlward.config.tables import join_address
+from urlward.units import DAY_MS
 
 
 def plain_address(text: str) -> IPv4Address | IPv6Address:
@@ -46,7 +47,6 @@ day (UTC), so that one day's cannot be told to be another day's. ``counts``: no 
 SHORT = {4: 24, 6: 48}
 """Bits of a shortened address, by IP version."""
 
-_DAY = 86_400_000
 _REMEMBERED = 1 << 14
 _DIGEST = re.compile("[0-9a-f]{32}").fullmatch
 
@@ -88,7 +88,7 @@ class Privacy:
             # As a socket for both versions shows an IPv4 client (RFC 4291, section 2.5.5.2).
             whole = address.partition("%")[0]
             return whole[7:] if whole.startswith("::ffff:") and "." in whole else whole
-        if (day := now // _DAY) != self._day or len(self._known) > _REMEMBERED:
+        if (day := now // DAY_MS) != self._day or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._day = day
             self._key = blake2b(b"%d" % day, key=self._secret, digest_size=32).digest()
@@ -143,7 +143,7 @@ def digests_of(address: str, secret: bytes, since: int, until: int) -> tuple[str
         until: see there.
     """
     privacy = Privacy("digest", secret)
-    return tuple(privacy.client(address, day * _DAY) for day in range(since // _DAY, until // _DAY + 1))
+    return tuple(privacy.client(address, day * DAY_MS) for day in range(since // DAY_MS, until // DAY_MS + 1))
 
 
 def kept_client(text: str) -> str:

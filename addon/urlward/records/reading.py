@@ -9,11 +9,11 @@ from pathlib import Path
 from urlward.engine.dates import time_text
 from urlward.records.store import EventQuery
 from urlward.state.audit import append
+from urlward.units import DAY_MS
 
 AGAIN = 3_600.0
 """Seconds in which the same search is told once: a page that is open looks for new events by itself, and
 scripts do so with times that move."""
-_DAY = 86_400_000
 
 
 class Readings:
@@ -62,7 +62,7 @@ def _is_within(query: EventQuery, other: EventQuery) -> bool:
 def _widened(query: EventQuery, other: EventQuery) -> EventQuery:
     """A search of the times of both, from the beginning of a day on, so that there are not many of these."""
     since = min(query.since or 0, other.since or 0)
-    return replace(query, since=since - since % _DAY or None, until=None)
+    return replace(query, since=since - since % DAY_MS or None, until=None)
 
 
 def _fields(query: EventQuery) -> dict[str, object]:

@@ -18,9 +18,7 @@ from urlward.records.jsonl_store import numbered
 from urlward.records.outbox import Outbox
 from urlward.records.store import StoreError
 from urlward.state.folder import DAMAGED_DAYS, forget_damaged, forget_unfinished, state_folder
-from urlward.units import counted
-
-_DAY_MS = 86_400_000
+from urlward.units import DAY_MS, counted
 
 
 def purge_leftovers(
@@ -68,7 +66,7 @@ def purge_leftovers(
     errors += without_end(records, state)
     outbox = Outbox(state, make=False)
     try:
-        limits = {kind: round(then * 1000) - days * _DAY_MS for kind, days in days_of(records.days).items()}
+        limits = {kind: round(then * 1000) - days * DAY_MS for kind, days in days_of(records.days).items()}
         deleted["waiting for a store"] = outbox.purge(limits, held)
     except UrlwardError as e:
         errors.append(e)
