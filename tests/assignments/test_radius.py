@@ -583,12 +583,39 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
             [record("Start", 0), record("Accounting-On", 50, user="")],
             [("anna", 0, 1, "NEXT"), ("anna", 1, 50, "SILENT")],
         ),
+        # It says so before it is down, and may say again that it is up.
+        (
+            [record("Start", 0), record("Accounting-Off", 50, user=""), record("Accounting-On", 50, user="")],
+            [("anna", 0, 50, "RESTARTED")],
+        ),
+        (
+            [record("Accounting-Off", 50, user=""), record(UPDATE, 60, Acct_Delay_Time="30")],
+            [("anna", 30, 50, "RESTARTED")],
+        ),
+        # But whoever was another's before, or had no update for long, was not there any more.
+        (
+            [
+                record("Start", 0),
+                record("Start", 40, user="berta", session="s2"),
+                record("Accounting-Off", 50, user=""),
+            ],
+            [("anna", 0, 1, "NEXT"), ("anna", 1, 40, "SILENT"), ("berta", 40, 50, "RESTARTED")],
+        ),
+        (
+            [
+                record("Start", 0),
+                record(UPDATE, 300, Acct_Session_Time="300"),
+                record("Accounting-Off", 90_300, user=""),
+            ],
+            [("anna", 0, 301, "NEXT"), ("anna", 301, 90_300, "SILENT")],
+        ),
         # Its own end was under way.
         *(
             (
-                [record("Start", 0), record("Accounting-On", 50, user=""), record("Stop", 60, **late)],
+                [record("Start", 0), record(f"Accounting-{word}", 50, user=""), record("Stop", 60, **late)],
                 [("anna", 0, 30, "TOLD")],
             )
+            for word in ("On", "Off")
             for late in ({"Acct_Delay_Time": "30"}, {"Acct_Delay_Time": "30", "Framed_IP_Address": ""})
         ),
         # Within a second; the second one was sent again.

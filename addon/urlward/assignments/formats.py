@@ -114,7 +114,8 @@ _PREFIX = "2"
 
 ADDRESSES = ("Framed-IP-Address", "Framed-IPv6-Address", "Framed-IPv6-Prefix", "Delegated-IPv6-Prefix")
 _NAS = ("NAS-IP-Address", "NAS-IPv6-Address", "NAS-Identifier")
-_RESTARTS = ("Accounting-On", "Accounting-Off")
+_OFF = "Accounting-Off"
+_RESTARTS = ("Accounting-On", _OFF)
 _HOLDS = ("Start", "Interim-Update", "Alive")
 _ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
@@ -557,7 +558,8 @@ class DetailParser(Parser):
         nas = name_of(nas).replace("/", "\\x2f")  # else one's restart would be that of all that begin so
         status = record["Acct-Status-Type"][0]
         if status in _RESTARTS:
-            return [(0, "", 0, LAST_PORT, at, at, at, "", f"{nas}/", int(SightingKind.RESTARTED))]
+            off = status if status == _OFF else ""
+            return [(0, "", 0, LAST_PORT, at, at, at, off, f"{nas}/", int(SightingKind.RESTARTED))]
         if status != "Stop" and status not in _HOLDS:
             return []
         time = record.get("Acct-Session-Time")

@@ -112,7 +112,8 @@ class Merger:
         for (session, seen, said, _), some in groupby(sightings, key=itemgetter(8, 6, 9, 4)):
             record = [*dict.fromkeys(some)]  # what is told again is no other
             if said == _RESTARTED:
-                self._restart(session, seen)
+                for one in record:
+                    self._restart(session, seen, one[7])
             elif session and said in (_ENDED, _STOPPED):
                 self._end_session(record)
             elif session and said == _HELD and self._names_all:
@@ -290,8 +291,8 @@ class Merger:
             # It may have had what is another's by now, or what is read later.
             self._put_end((0, 0), ["", LAST_PORT, start, end, seen, Ending.OWN, "", session, end, False, 0])
 
-    def _restart(self, beginning: str, at: int) -> None:
-        """End the sessions whose name begins so."""
+    def _restart(self, beginning: str, at: int, off: str) -> None:
+        """End the sessions whose name begins so; some time before, where `off` is empty."""
         stored = {
             key: held
             for key, held in self._store.sessions(self._source, beginning)
@@ -305,7 +306,7 @@ class Merger:
                 held[_END], held[_ENDING] = min(held[_END], _after(held[_START], at)), Ending.NEXT
                 self._end(key, held)  # its own end may be read yet
                 self._drop(key)
-        mark = ["", LAST_PORT, at, _after(at, at), at, Ending.RESTARTED, "", beginning, at, False, 0]
+        mark = ["", LAST_PORT, at, _after(at, at), at, Ending.RESTARTED, off, beginning, at, False, 0]
         self._write_beside((0, 0), mark)
 
     # What is said of places

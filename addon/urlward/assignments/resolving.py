@@ -111,6 +111,11 @@ class _Stay:
     def is_whole(self) -> bool:
         return self.ending == Ending.TOLD
 
+    @property
+    def quiet(self) -> int:
+        """Milliseconds for which nothing need be said of a session that goes on."""
+        return _SILENT if self.seen > self.first + BEGINS_AGAIN else FOREVER
+
     def begin_with(self, start: int) -> None:
         """Take in another beginning of the same."""
         self.start = min(self.start, start)
@@ -217,8 +222,8 @@ class Lookup:
         def silent(span: _Span) -> list[_Span]:
             # It had updates, and has none for long, though its source is read on.
             one, since, end, ending = span
-            is_updated = known[one.source].format in NAMES_ALL and one.seen > one.first + BEGINS_AGAIN
-            if ending != Ending.NONE or not is_updated or read(one) < one.seen + _SILENT:
+            names_all = known[one.source].format in NAMES_ALL
+            if ending != Ending.NONE or not names_all or read(one) < one.seen + one.quiet:
                 return [span]
             sure = max(since, one.seen + SECOND)
             return [(one, since, sure, ending), (one, sure, end, Ending.SILENT)]
@@ -240,7 +245,7 @@ class Lookup:
 
     def _known(self, one: _Stay, end: int, ending: Ending, purged: int) -> Ending:
         """How an end is known: where something that was read elsewhere is deleted, its own may be, too."""
-        may_be = one.seen < purged < end and ending in (*_OPEN, Ending.NEXT)
+        may_be = one.seen < purged < end and ending in (*_OPEN, Ending.NEXT, Ending.RESTARTED)
         return Ending.LATE if may_be and self._formats and self._is_left(one) else ending
 
     def _at(self, table: Table) -> ColumnElement[bool]:
@@ -445,11 +450,14 @@ class _Resolver:
         self.void: list[_Stay] = []
         self._answered: set[_End] = set()
         self._restarts: dict[tuple[int, str], list[int]] = {}
+        self._offs: set[tuple[int, str, int]] = set()
+        """Those of them that were told beforehand."""
         ends: list[_End] = []
         stays: list[_Stay] = []
         for table, row in rows:
             if row.ending == Ending.RESTARTED:
                 self._restarts.setdefault((row.source, row.session), []).append(row.start)
+                self._offs |= {(row.source, row.session, row.start)} if row.subscriber else set()
             elif row.ending == Ending.OWN:
                 ends.append(row)
             else:
@@ -481,6 +489,8 @@ class _Resolver:
         self.spans = [span for span in self.spans if not span[0].void]
 
     def _show(self, one: _Stay, since: int, end: int, ending: Ending) -> None:
+        if ending == Ending.NEXT and (one.source, _server_of(one.session), end) in self._offs:
+            ending = Ending.RESTARTED if end < one.seen + one.quiet else ending
         if ending == Ending.NEXT and self._formats.get(one.source) in TELLS_ENDS:
             # What is said in a second is so in all of it.
             sure = min(max(since, one.sure + SECOND), end)
