@@ -44,6 +44,12 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that tries a configuration and has to wait for a processor is there."""
+    monkeypatch.setattr(doctor, "CHECK_WITHIN", 300.0)
+
+
 def forked(line: Sequence[str], **how: Any) -> "subprocess.CompletedProcess[str]":
     """What `subprocess.run` gives; of a filter that tries its configuration, by a fork (`e2e.forks`)."""
     tries = list(line[line.index("urlward") + 1 :]) if "urlward" in line else []
@@ -66,6 +72,7 @@ def found(
     return by_name
 
 
+@pytest.mark.usefixtures("patient")
 def test_all_is_well(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_name = found(capsys, config, 0, subprocess.run)
     assert {*by_name} == {
@@ -75,6 +82,7 @@ def test_all_is_well(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert by_name["certificate"][0].state == "note", "this machine does not trust it"
 
 
+@pytest.mark.usefixtures("patient")
 def test_lines_for_people(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["doctor", "--config", str(config)])

@@ -117,6 +117,11 @@ class Worker:
             trouble=self.troubles.append,
             **given,  # type: ignore[arg-type]
         )
+        self.inspector._health.said = None  # type: ignore[assignment]
+
+    async def served(self) -> None:
+        """Wait until the inspector says how it is: it does when it has heard of all sandboxes."""
+        await until(lambda: self.inspector._health.said == "", "the sandboxes")
 
     async def look(
         self, data: bytes, media: str = "image", *, size: int = 50_000, place: str = ""
@@ -973,6 +978,7 @@ async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path:
     with inspecting(tmp_path, classifier="trap:score", deadline=6.0, processes=2, queue=100) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
             await said(process, "compared with 1 digest")
+            await worker.served()
             bodies = [hangs, breaks, written(picture(1)), breaks, hangs, written(picture(1))]
             found = await asyncio.gather(*map(worker.look, bodies))
     assert [bool(each) for each in found] == [False, False, True, False, False, True]
