@@ -92,8 +92,8 @@ class Merger:
         self.is_in_order = not names_all
         """Whether what is said of sessions is, by and large, in the order of its times: a table is not."""
         self._perhaps: dict[tuple[Key, str], tuple[int, int]] = {}
-        """The end of the last span in doubt of each subscriber, and how long it was, in ms: by how much the clock
-        was put back, or a day."""
+        """The end of the last span in doubt of each subscriber, and how long it was, in ms: by how much the
+        clock was put back, or a day."""
         self.anew: list[Gap] = []
         """Those of its files of leases, in order."""
         self.changes = Changes()
@@ -510,8 +510,8 @@ class Merger:
         return back if end == start else 0
 
     def _is_order_in_doubt(self, key: Key, held: Held, start: int, back: int) -> bool:
-        """Whether what begins at a time, or so long before, may have begun before what is held, or that before
-        it."""
+        """Whether what begins at a time, or so long before, may have begun before what is held, or that
+        before it."""
         later: int = start - held[_START]
         if back:
             return (0 if held[_ENDING] not in _UNSURE else -back) <= later < back
