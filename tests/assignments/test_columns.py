@@ -299,6 +299,21 @@ def test_a_day_or_a_minute_is_some_time_in_it(sqlite_store: AssignmentStore, tmp
         assert (connection.scalar(select(func.max(assignments.c.end))) or now) < now
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_time_in_a_day_may_be_before_or_behind_another_s_beginning_in_it(
+    sqlite_store: AssignmentStore, tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    path, lines = tmp_path / "a.csv", ["anna,2026-11-01", "berta,2026-11-20", "carla,2026-11-20T09:00:00Z"]
+    path.write_text("address,subscriber,from\n" + "".join(f"{A},{lines[one]}\n" for one in order))
+    for _ in range(2):
+        path.write_text(path.read_text() + f"192.0.2.1,anna,{at(0)}\n")
+        read(sqlite_store, "csv", path)
+        for when in ("2026-11-20T12:00:00Z", "2026-11-22T00:00:00Z"):
+            answer = who(sqlite_store, WhoQuestion(A, None, to_ms(when)))
+            assert answer.verdict == "ambiguous"
+            assert {"berta", "carla"} <= {one.interval.subscriber for one in answer.candidates}
+
+
 def test_days_of_long_ago_are_not_kept(store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     days = [*(f"{year}-03-01" for year in range(1991, 2026)), "2026-11-01"]

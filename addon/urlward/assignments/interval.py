@@ -84,8 +84,8 @@ class SightingKind(IntEnum):
     WHOLE = 3
     """From start to end, and nothing else will be said of it."""
     RESTARTED = 4
-    """All sessions whose name begins as `session` ended at start; some time before, where `subscriber` (which is
-    nobody then) is empty."""
+    """All sessions whose name begins as `session` ended at start; some time before, where
+    `subscriber` (which is nobody then) is empty."""
     PERHAPS = 5
     """From start to end, in one of two readings of a local time; what is said next may begin at that end."""
     DECLINED = 6

@@ -91,10 +91,9 @@ class Merger:
         """The last time of which the lane's log said something, in ms."""
         self.is_in_order = not names_all
         """Whether what is said of sessions is, by and large, in the order of its times: a table is not."""
-        self._perhaps: tuple[Key, int, str] | None = None
-        """Whose span in doubt was the last, and its end."""
-        self._back = 0
-        """How long that was: by how much the clock was put back, in ms."""
+        self._perhaps: dict[tuple[Key, str], tuple[int, int]] = {}
+        """The end of the last span in doubt of each subscriber, and how long it was, in ms: by how much the
+        clock was put back, or a day."""
         self.anew: list[Gap] = []
         """Those of its files of leases, in order."""
         self.changes = Changes()
@@ -133,7 +132,7 @@ class Merger:
         if max(len(self._held), len(self._looked_up)) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
             self._held = {key: None for key, lane in changes.gone if lane >= 0}
-            self._sessions, self._looked_up, self._beside = {}, set(), {}
+            self._sessions, self._looked_up, self._beside, self._perhaps = {}, set(), {}, {}
             for (key, _), held in changes.held.items():
                 self._keep(key, [*held])
         for whose in [*self._begun][:-_MOST_BEGUN]:
@@ -322,7 +321,7 @@ class Merger:
             if said == _WHOLE_KIND:
                 self._end_by_whole(key, new)
             else:
-                self._perhaps, self._back = (key, end, subscriber), end - start
+                self._perhaps[key, subscriber] = end, end - start
             return
         held = self._held[key]
         if said == _DECLINED:
@@ -332,8 +331,8 @@ class Merger:
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
-            twice = self._perhaps == (key, start, subscriber)
-            if twice and seen <= start:
+            back = self._back(key, subscriber, start)
+            if back and seen <= start:
                 new[_ENDING] = Ending.SECOND
             if seen < self._purged and not same:
                 new[_ENDING] = Ending.LATE
@@ -344,7 +343,7 @@ class Merger:
                 self._hold(key, new)
             elif same and held[_LAST] == last and not self._is_another(held, new):
                 self._renew(key, held, new)
-            elif twice and self._is_order_in_doubt(held, start):
+            elif self._is_order_in_doubt(key, held, start, back):
                 self._follow_in_doubt(key, held, new)
             elif start >= max(held[_START], held[_SEEN]):
                 if self._is_beside_it(held, new):
@@ -505,10 +504,18 @@ class Merger:
         soon = 0 <= new[_START] - held[_START] <= _SOON
         return bool(self._names_all and soon and held[_SESSION] and held[_SUBSCRIBER] == new[_SUBSCRIBER])
 
-    def _is_order_in_doubt(self, held: Held, second: int) -> bool:
-        """Whether what begins at the second reading of a time may have begun before what is held."""
-        later: int = second - held[_START]
-        return (0 if held[_ENDING] not in _UNSURE else -self._back) <= later < self._back
+    def _back(self, key: Key, subscriber: str, start: int) -> int:
+        """How long before a time its first reading is, in ms; 0 where it has one alone."""
+        end, back = self._perhaps.get((key, subscriber), (0, 0))
+        return back if end == start else 0
+
+    def _is_order_in_doubt(self, key: Key, held: Held, start: int, back: int) -> bool:
+        """Whether what begins at a time, or so long before, may have begun before what is held, or that
+        before it."""
+        later: int = start - held[_START]
+        if back:
+            return (0 if held[_ENDING] not in _UNSURE else -back) <= later < back
+        return -self._back(key, held[_SUBSCRIBER], held[_START]) <= later < 0
 
     def _follow_in_doubt(self, key: Key, held: Held, new: Held) -> None:
         """Another's, which may have begun before or after. The one that is heard of later came last; else it

@@ -58,8 +58,8 @@ from urlward.assignments.schema import (
 type Found = tuple[Table, Row[Any]]
 
 _MANY = 2_000
-_BACK = 2 * 3_600_000
-"""The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
+_BACK = 26 * 3_600_000
+"""The most that readings of a time are apart, in ms: a day, and what the clock is put back by in it."""
 _MOST_CELLS = 1_000
 _AHEAD = 3_600_000
 """Milliseconds in which who came next is looked for first."""
