@@ -852,6 +852,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/q?id=15", "/q?x&id=00150e-1x"),
         ("/q?id=15", "/q?id=14.9999999999999999"),
         ("/q?id=15", "/q?id=0xf:x"),
+        # phpBB, SMF, vBulletin
+        ("/q?mode=a&u=5", "/q?u=05x&mode=a"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
@@ -963,6 +965,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/a/0123", "/a/123"),
         ("/in/C", "/in/C++/ /in/C++/x /in/C%2b/ /in/C%20/x"),
         ("/q?title=15", "/q?title=15x"),
+        ("/q?slug=15", "/q?slug=15-ways-to-a"),
+        ("/sku/512", "/sku/00512"),
         ("/q?date=2024", "/q?date=2024-05"),
         ("/q?token=15", "/q?token=15a0f /q?token=015"),
         ("/q?id=15", "/q?id=151 /q?id=x15 /q?id=-15 /q?ids=15x /q?id=.15 /q?id=1e999999"),

@@ -545,7 +545,8 @@ _LITERAL = re.compile(
 ).fullmatch
 # The user 007 is not the user 7, as the user_id 007 is.
 _NAMES_A_TEXT = re.compile(
-    r"(?i:\A[kqsuw]\Z|code|date|hash|key|name|query|search|tag|term|text|title|token|user|version|word|zip)"
+    r"(?i:\A[kqsuw]\Z|code|date|hash|isbn|key|login|name|nick|phone|query|search|sku|slug|tag|term|text|title"
+    r"|token|user|version|word|zip)"
 ).search
 
 
@@ -554,7 +555,7 @@ def _as_numbers(parameter: str) -> set[str]:
     name, _, value = parameter.partition("=")
     if len(value) > MAX_ODD_PATH or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
         return set()
-    if _is_of_texts(name):
+    if name != "u" and _is_of_texts(name):  # which is a user's number to forums (phpBB, SMF, vBulletin)
         return set()
     text = unquote(value)
     joined = _IN_NUMBERS("", text)
