@@ -850,13 +850,16 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/q?id=115", "/q?id=1.15e2"),
         ("/q?id=15", "/q?id=.15E%2b2"),
         ("/q?id=15", "/q?x&id=00150e-1x"),
+        ("/q?id=15", "/q?id=14.9999999999999999"),
         ("/q?id=15", "/q?id=0xf:x"),
+        # phpBB, SMF, vBulletin
+        ("/q?mode=a&u=5", "/q?u=05x&mode=a"),
         # Pound, told to rewrite
         ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
         ("/listed.html", "/lis{b/c}ted.html{}"),
         ("/listed.html", "/lis%7bx}te{y{z%7Dd.html?}"),
-        *[("/{x}/a", f"/{path}") for path in ("{x}%0a/a", "{%09x}/a")],
+        *[("/{x}/ab", f"/{path}") for path in ("{x}%0a/ab", "{%09x}/ab")],
         ("/listed.html", "/lis{x}%0Ated.html"),
         ("/noext", "/{x}no{y}ext{z}/"),
         # Express, Koa, Nuxt, Mojolicious, Spring; servers of files where it is a folder
@@ -865,6 +868,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/no%65xt%2f"),
         ("/noext", "/x/../noext/"),
         ("/noext", "/noext/;x"),
+        # MariaDB, SQL Server
+        ("/noext", "/noext%20/?x"),
         ("/q?id=5", "/q/?x=1&id=5"),
         # Caddy, Node
         ("/noext", "/noext/."),
@@ -958,7 +963,10 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/7", "/007 /07/"),
         ("/a/123", "/a/12_3 /a/123.0 /a/0123a"),
         ("/a/0123", "/a/123"),
+        ("/in/C", "/in/C++/ /in/C++/x /in/C%2b/ /in/C%20/x"),
         ("/q?title=15", "/q?title=15x"),
+        ("/q?slug=15", "/q?slug=15-ways-to-a"),
+        ("/sku/512", "/sku/00512"),
         ("/q?date=2024", "/q?date=2024-05"),
         ("/q?token=15", "/q?token=15a0f /q?token=015"),
         ("/q?id=15", "/q?id=151 /q?id=x15 /q?id=-15 /q?ids=15x /q?id=.15 /q?id=1e999999"),
@@ -985,7 +993,7 @@ def test_dots_at_the_end_are_no_name_of_a_file_a_folder_or_a_page_with_parameter
 
 def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:
     for entry, target in (
-        ("/dir/", "/dir;/x"),
+        ("/dir.html/", "/dir.html/x"),
         ("/dir", "/dir/x"),
         ("/dir/*", "/dir"),
         ("/?id=5", "/x/?id=5"),
@@ -1016,6 +1024,11 @@ def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:
         ("/dir/ subdomains", "/dir"),
         ("/dir/", "/%64ir?x"),
         ("/dir.x/", "/dir.x"),
+        ("/dir/", "/dir;x"),
+        ("/dir/5/", "/dir/05&x=1"),
+        ("/dir/", "/dir%20/"),
+        ("/t/a-dir/5/", "/t/a-dir/5.json"),
+        ("/t/dir-x/5/", "/t/dir-x/5/17"),
     ],
 )
 def test_a_page_with_a_slash_at_its_end_is_it_without(entry: str, target: str) -> None:

@@ -208,6 +208,9 @@ PICTURES = [
     ("/upload/a.jpg", "/i.php/upload/a-sq.jpg"),
     # OpenCart, Craft, Shopware, Kirby, Serendipity
     ("/uploads/x/a_b.jpg", "/uploads/x/_1200xAUTO_crop_center-center_82_none/a_b.jpg?v=1"),
+    ("/upload/iblock/0f0/a_b.jpg", "/upload/resize_cache/iblock/0f0/300_300_1/a_b.jpg"),
+    ("/img/b/R29/AVv/s1600/a.jpg", "/img/b/R29/AVv/s72-c/a.jpg"),
+    ("/-x/s4000/a.jpg", "/-x/w640-h480-p-k-no-nu/a.jpg"),
     ("/media/0f/17/1700/a_b.jpg", "/thumbnail/0f/17/1700/a_b_400x400.jpg"),
     ("/b/image/catalog/x/a_1.jpg", "/b/image/cache/catalog/x/a_1-250x250.jpg"),
     ("/media/pages/x/0f-17/a.jpg", "/media/pages/x/0f-17/a-800x.jpg"),
@@ -567,6 +570,8 @@ def test_another_picture_passes() -> None:
         "i.php?/a.jpg",
         "x/i.php?/a-me.jpg",
         "ii.php?/a-me.jpg",
+        "s320/a.jpg",
+        "resize_cache/a.jpg",
         "media/a-800x.jpg",
         "cache/a_1.jpg",
         "var/thumb/a.jpg",

@@ -411,7 +411,7 @@ class Matcher:
                 verdicts.append(PASS)
                 continue
             verdict = self._check_state(
-                state, path, query, script, anywhere, judging, decide, is_whole=not (shorter or script)
+                state, path, query, script, anywhere, judging, decide, slashed=not (shorter and is_file(path))
             )
             verdicts.append(verdict)
             if verdict.action == "block":
@@ -428,7 +428,7 @@ class Matcher:
         judging: "_Judging",
         decide: Decide,
         *,
-        is_whole: bool = True,
+        slashed: bool = True,
     ) -> Verdict:
         """The verdict on a host.
 
@@ -440,7 +440,7 @@ class Matcher:
             anywhere: what path sequences say of the path, on whichever host.
             judging: the target.
             decide: as of `check_request`.
-            is_whole: whether nothing of the target is left out.
+            slashed: whether the page with a slash more is looked for, too.
         """
         found = [*anywhere, *state.said]
         if len(state.said) != len(state.rules):
@@ -461,12 +461,7 @@ class Matcher:
             if lower:
                 judging.spend(len(lower) // _COMPARED, 0)
                 self._search_place(place, lower, query, script, judging, True, found)
-        if (
-            is_whole
-            and path[-1] != "/"
-            and state.places
-            and not any(each.action == "block" for each in found)
-        ):
+        if slashed and path[-1] != "/" and state.places and not any(each.action == "block" for each in found):
             # To most frameworks it is one page with the one that has a slash more.
             pages: list[Verdict] = []
             for place in state.places:

@@ -33,6 +33,7 @@ _SHOPIFY = (
     "_(?:[0-9]+x[0-9]*|x[0-9]+|pico|icon|thumb|small|compact|medium|large|grande)"
     r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
 )
+_BLOGGER = "(?:s|w[0-9]+-h)[0-9]++(?:-[a-z]++)*+"
 _PIWIGO = "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"
 _KIRBY = r"-(?:[0-9]+x[0-9]*|x[0-9]+)(?:-(?:crop(?:-[a-z]+)?|(?:blur|sharpen|q)[0-9]*|bw|left|right|[0-9]+))*"
 _ZENPHOTO = "(?:_(?:[0-9]+|c?[wh][0-9]+|c[xy][0-9]+|thumb)){1,8}"
@@ -135,6 +136,17 @@ SIZES = (
     _Size("Mastodon", "/small/", "/original/", "(.+?)"),
     _Size("Zenphoto", "/cache/", "/albums/", f"(.+?){_ZENPHOTO}"),
     _Size("Craft", r"/_[0-9AUTO]+x[0-9AUTO]+_[^/]+/\Z", "/", "(.+?)", "/_[0-9AUTO]+x[0-9AUTO]+_"),
+    _Size(
+        "Bitrix",
+        # From each such folder, the rest would be looked through.
+        r"\A(?>(.*?)/resize_cache/)(.+/)[0-9]+_[0-9]+_[0-9a-f]+/\Z",
+        r"\1/\2",
+        "(.+?)",
+        "/resize_cache/",
+    ),
+    _Size(
+        "Blogger", rf"/{_BLOGGER}/\Z", ("/s1600/", "/s4000/", "/s16000/", "/s0/"), "(.+?)", f"/{_BLOGGER}/"
+    ),
     _Size("Shopware", "/thumbnail/", "/media/", "(.+?)_[0-9]+x[0-9]+"),
     _Size("Pixelfed", "/storage/m/", "/storage/m/", "(.+?)_thumb"),
     _Size("CarrierWave, llgal", r"/(?:\.llgal/)?\Z", "/", "thumb_(.+?)", "/thumb_"),

@@ -70,7 +70,7 @@ _OVERLONG = re.compile(
 ).sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+")
 _PLUSES = re.compile(r"\+|%2[bB]").sub
-_PLUSES_AT_END = re.compile(r"(?<!\+)(?<!%2[bB])(?:\+|%2[bB])++\Z").search
+_PLUSES_AT_END = re.compile(r"(?<!\+)(?<!%2[bB])(?:\+|%2[bB])++/?\Z").search
 _BREAKS = re.compile(r"%(?:25)*(?:09|0[aA]|0[dD])").sub
 _UP_TO_LAST_BRACE = re.compile(r".*(?:\}|%7[dD])", re.DOTALL).match
 _BRACED = re.compile(r"(?:\{|%7[bB]).*?(?:\}|%7[dD])", re.DOTALL).sub
@@ -610,7 +610,8 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """Readings, and after them the files that they may stand for besides what they name.
 
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
-    matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
+    matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment;
+    to databases that pad names (MariaDB, SQL Server), blanks in front of a slash at the end.
     To programs that are told of a path as a parameter (``/index.php?q=$1``), ``&`` begins further ones.
     What an application in the browser asks for in place of a page is that page, and so is what a site's own
     service makes of a picture.
@@ -625,10 +626,12 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         path, query = reading.path, reading.query
         if reading.shorter and not path.endswith("%3F"):  # which may be up to the last mark (`_cuts`)
             continue
-        if (file := _DOTS_AT_ENDS("", path)) != path:
+        for end in (path, path[:-1]) if path.endswith("%20/") else (path,):
+            if (file := _DOTS_AT_ENDS("", end)) == end:
+                continue
             file = SLASHES.sub("/", file)
             # `/Fun.` is another page than `/Fun`, and `/Fun ` is none.
-            dots = path.replace("%20", "") != file.replace("%20", "")
+            dots = end.replace("%20", "") != file.replace("%20", "")
             script = dots and file[-1] != "/" and not is_file(file)
             files.setdefault((file, query), Reading(file, query, shorter=True, script=script))
         if "&" in path:

@@ -164,6 +164,7 @@ def page_by_number(path: str) -> str:
     """The page that all ways to a topic are read as, of one way that is listed: Discourse's application asks
     for ``/t/a-title/5`` by ``/t/5.json``, which `topics` has as ``/t/5``, and Discuz has
     ``/thread-5-1-1.html`` for ``/thread-5-1-2.html``, too. Empty where there is no other."""
+    path = path.rstrip("/")
     if not _has_other(path):
         return ""
     for in_place, instead in _OWN:

@@ -508,7 +508,7 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
         loosely: whether values are there as programs may take them, too: paths without dot segments, and
             numbers without zeros or a plus in front, in digits of ASCII (Java and Python read any), without
             `_` between them (Python), decimal where they are to another base (JavaScript, Spring), without
-            what follows them, or an exponent (PHP, Ruby, MySQL).
+            what follows them, or an exponent or what rounds them up (PHP, Ruby, MySQL).
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -538,14 +538,15 @@ def request_parameters(query: str, *, loosely: bool = True) -> frozenset[str]:
 _MAY_BE_NUMBERS = re.compile(r"=(?:0|\.[0-9]|[0-9]+[^0-9&])").search
 _IN_NUMBERS = re.compile(r"(?<=\d)_(?=\d)").sub
 _LEADING_NUMBER = re.compile(r"\+?(?:0[xX][0-9A-Fa-f]++|[0-9]++)").match
-_WITH_EXPONENT = re.compile(r"\+?(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)[eE][+-]?[0-9]++").match
-_MOST_WITH_EXPONENT = 1e18
+_DECIMAL = re.compile(r"\+?(?=[0-9]*+[.eE])(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?").match
+_MOST_DECIMAL = 1e18
 _LITERAL = re.compile(
     r"0(?:[xX](?=\w)0*+[0-9A-Fa-f]{,128}|[oO](?=\w)0*+[0-7]{,128}|[bB](?=\w)0*+[01]{,128})"
 ).fullmatch
 # The user 007 is not the user 7, as the user_id 007 is.
 _NAMES_A_TEXT = re.compile(
-    r"(?i:\A[kqsuw]\Z|code|date|hash|key|name|query|search|tag|term|text|title|token|user|version|word|zip)"
+    r"(?i:\A[kqsuw]\Z|code|date|hash|isbn|key|login|name|nick|phone|query|search|sku|slug|tag|term|text|title"
+    r"|token|user|version|word|zip)"
 ).search
 
 
@@ -554,13 +555,13 @@ def _as_numbers(parameter: str) -> set[str]:
     name, _, value = parameter.partition("=")
     if len(value) > MAX_ODD_PATH or not ("%" in value or _MAY_BE_NUMBERS(f"={value}")):
         return set()
-    if _is_of_texts(name):
+    if name != "u" and _is_of_texts(name):  # which is a user's number to forums (phpBB, SMF, vBulletin)
         return set()
     text = unquote(value)
     joined = _IN_NUMBERS("", text)
-    # `15_1` is 151 to Python and 15 to PHP, to which, as to JavaScript, `1.5e1` is 15.
+    # `15_1` is 151 to Python and 15 to PHP, to which, as to JavaScript, `1.5e1` is 15, and so is `14.999…`.
     found = {_number(joined), *[_number(match[0]) for t in (text, joined) if (match := _LEADING_NUMBER(t))]}
-    if (match := _WITH_EXPONENT(text)) and (number := float(match[0])) < _MOST_WITH_EXPONENT:
+    if (match := _DECIMAL(text)) and (number := float(match[0])) < _MOST_DECIMAL:
         found.add(str(int(number)))
     return {f"{name}={number}" for number in found if number}
 
