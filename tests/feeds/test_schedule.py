@@ -64,6 +64,9 @@ def test_at_the_start() -> None:
     assert start(next_run=900.0) == 1015
     assert start(next_run=900.0, not_before=2000.0) == 2000
     assert start(next_run=5000.0) == 5000
+    # That of a longer interval, which was configured before, is not.
+    assert start(next_run=1000 + 30 * HOUR) == 1000 + 24 * HOUR
+    assert start(next_run=1000 + 30 * HOUR, not_before=1000 + 30 * HOUR) == 1000 + DAY
     # A clock that was wrong does not hold for ever.
     assert start(next_run=1e12) == 1015
     assert start(next_run=1e12, not_before=1e12) == 1000 + DAY

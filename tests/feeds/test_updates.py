@@ -68,9 +68,28 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
         process.wait_for("list one: 21 entries fetched, ")
         assert process.end() == 0
         assert all(line.startswith("list ") for line in process.lines())
+    site.seen()
     # Another one goes on where this one was.
     with Running(tmp_path, config) as process:
         process.wait_for("list three: 6 entries, as before")
+        assert process.end() == 0
+    assert "200 /feed" not in site.seen()
+
+
+@pytest.mark.parametrize("change", ["url", "category"])
+def test_a_feed_that_is_configured_otherwise_is_fetched_at_once(
+    tmp_path: Path, site: Server, change: str
+) -> None:
+    site.put("feed", hosts(1))
+    with Running(tmp_path, table("one", site.url())) as process:
+        process.wait_for("list one: 1 entry fetched, ")
+        assert process.end() == 0
+    site.put("other", hosts(2, 3))
+    other = {"url": table("one", site.url("other")), "category": table("one", site.url(), 'category = "x"')}
+    with Running(tmp_path, other[change]) as process:
+        process.wait_for(
+            "list one: 2 entries fetched, " if change == "url" else "list one: 1 entry fetched, "
+        )
         assert process.end() == 0
 
 

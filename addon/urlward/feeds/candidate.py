@@ -27,7 +27,7 @@ from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import ErrorBudget, SourceError, read_artifact
 from urlward.lists.trust import Trust, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
-from urlward.state.folder import local_key, made_folder
+from urlward.state.folder import made_folder
 from urlward.state.keys import read_key
 
 if TYPE_CHECKING:
@@ -233,16 +233,6 @@ class Candidate(NamedTuple):
     first: str = ""
     format: str = ""
     note: str = ""
-
-
-def text_key(config: "Config", state: Path) -> Key:
-    """Key that texts are compiled under: that of the nodes which they are published for, else the state
-    folder's own.
-
-    Raises:
-        StateError, KeyFileError: it is not to be had.
-    """
-    return local_key(state) if config.publish is None else read_key(Path(config.publish.key))
 
 
 @dataclass

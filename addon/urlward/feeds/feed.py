@@ -18,6 +18,7 @@ from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
 from urlward.feeds.guards import ACCEPTABLE
 from urlward.feeds.schedule import LONGEST, Random, after_failure, after_success
+from urlward.feeds.source import recipe, text_key
 from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore
 from urlward.lists.build import name_of
@@ -149,6 +150,14 @@ class Feed:
         )
         own = Own(str(path), name_of(path), key.secret.hex(), tuple(trust))
         return cls(table, Config(), state, own)
+
+    def has_moved(self, facts: Facts) -> bool:
+        """Whether what is in force is of the feed as it was configured before, such as at another URL.
+
+        Raises:
+            StateError, KeyFileError: the key that texts are compiled under is not to be had.
+        """
+        return facts.recipe not in ("", recipe(self.table, text_key(self._config, self._state)))
 
     def refresh(
         self,

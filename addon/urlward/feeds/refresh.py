@@ -29,12 +29,21 @@ from urlward.engine.errors import (
     fault_report,
     is_bug,
 )
-from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, compiler_of, text_key
+from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, compiler_of
 from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, Turn, after_success
-from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
+from urlward.feeds.source import (
+    HEAD_ONLY,
+    NO_VALIDATORS,
+    FeedOrigin,
+    FetchError,
+    Validators,
+    beside,
+    origin,
+    text_key,
+)
 from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore, Refused
 from urlward.lists.source import ChangingError, SourceError, whole_copy

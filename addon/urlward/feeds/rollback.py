@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from urlward.engine.artifact import Artifact, networks, parse
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.candidate import Look, text_key
+from urlward.feeds.candidate import Look
+from urlward.feeds.source import text_key
 from urlward.feeds.store import FeedStore, Held
 from urlward.lists.source import read_artifact
 from urlward.state.audit import append

@@ -95,7 +95,8 @@ def at_start(
         return max(now, allowed)
     if is_due(now, interval, next_run):
         return max(now + min(SPREAD, interval) * random(), allowed)
-    return next_run
+    # One of a longer interval, which was configured before, is not waited for.
+    return min(next_run, max(now + MOST_FRESH * interval, allowed))
 
 
 def is_due(now: float, interval: float, next_run: float) -> bool:

@@ -18,9 +18,11 @@ from urlward.engine.artifact import HEADER_SIZE, VERSION
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.regular import open_given, without_bom
+from urlward.state.folder import local_key
+from urlward.state.keys import read_key
 
 if TYPE_CHECKING:
-    from urlward.config import FeedTable
+    from urlward.config import Config, FeedTable
 
 HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
 """Fields that ask for an artifact's header; a server may give all of it."""
@@ -158,6 +160,16 @@ def beside(url: str, suffix: str) -> str:
     """URL of a file in the same place: the path with a suffix; a query stays behind it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path + suffix))
+
+
+def text_key(config: "Config", state: Path) -> Key:
+    """Key that texts are compiled under: that of the nodes which they are published for, else the state
+    folder's own.
+
+    Raises:
+        StateError, KeyFileError: it is not to be had.
+    """
+    return local_key(state) if config.publish is None else read_key(Path(config.publish.key))
 
 
 def recipe(feed: "FeedTable", key: Key) -> str:

@@ -278,13 +278,14 @@ class Updates:
         feed, facts = self.feed, self.feed.store.facts()
         self._planned = facts.next_run
         if feed.own is None:
+            moved = feed.has_moved(facts)  # of another server the one before has said nothing
             self._planned = at_start(
                 time.time(),
                 feed.table.interval,
                 random.random,
                 next_run=facts.next_run,
-                not_before=facts.not_before,
-                has_artifact=feed.store.header() is not None,
+                not_before=0.0 if moved else facts.not_before,
+                has_artifact=feed.store.header() is not None and not moved,
             )
         while True:
             await self._until_due()
