@@ -151,6 +151,11 @@ def test_a_method_without_a_role_is_refused(site: Site, operator: Browser, monke
     assert operator.form("/check", "/alarms").status == 405
 
 
+def test_a_script_that_has_forgotten_its_token_is_told_so(site: Site):
+    answer = Browser(site).request("POST", "/api/check", body=b"{}")
+    assert (answer.status, json.loads(answer.data)) == (401, {"error": "Unauthorized"})
+
+
 def test_a_refusal_says_why(viewer: Browser):
     answer = viewer.form("/check", "/allows")
     assert answer.status == 403

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from lists.support import OTHER_SECRET, SECRET, artifact, blocks, key_file
+from rows import each_row
 from urlward.config import ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds import keeper, setup
-from urlward.feeds.setup import make_keeper, make_policy
+from urlward.feeds.setup import make_keeper, make_policy, protecting
 from urlward.lists import build
 from urlward.lists.run_folder import RunFolder
 from urlward.state import path_watch
@@ -113,6 +114,19 @@ def test_a_protecting_list_is_read_without_a_single_fault(tmp_path: Path) -> Non
     config = read_config(configured(tmp_path, f'state = "state"\nprotected = ["ours.txt"]\n{FEED}'))
     with pytest.raises(UrlwardError, match=r"ours\.txt"):
         make_keeper([], config)
+
+
+@each_row(
+    ("entry", "told"),
+    [("good.example", False), ("http://good.example/", True), ("http://good.example/*", True)],
+)
+def test_a_protecting_list_whose_pages_protect_no_host_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, entry: str, told: bool
+) -> None:
+    (tmp_path / "ours.txt").write_text(f"other.example\n{entry}\n")
+    config = read_config(configured(tmp_path, f'state = "state"\nprotected = ["ours.txt"]\n{FEED}'))
+    assert protecting(config)("good.example") is not told
+    assert ("which protect no host" in caplog.text) is told
 
 
 RECORDS = "[records.days]\nblocks = 1\noperations = 1\n"

@@ -405,8 +405,8 @@ class Base(RequestHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Check the XSRF cookie, unless the request has a token in a header field: no browser sends one by
-        itself."""
-        if self.bearer() is None:
+        itself. A script without either is told that it has none (401)."""
+        if self.bearer() is None and not (self.as_json and self.current_user is None):
             super().check_xsrf_cookie()
 
     def prepare(self) -> None:

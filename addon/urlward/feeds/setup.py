@@ -252,4 +252,9 @@ def _protected(config: Config) -> list[LoadedList]:
         return []
     key = Key(secrets.token_bytes(KEY_SIZE))
     data, _ = compile_sources(paths, key, name="protected", budget=ErrorBudget(count=0))
-    return [load(data, key)]
+    listed = load(data, key)
+    if listed.has_pages:
+        logger.warning(
+            "protected: it has pages or prefixes (http://…), which protect no host: write its name"
+        )
+    return [listed]
