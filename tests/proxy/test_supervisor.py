@@ -600,6 +600,17 @@ def test_a_service_that_a_reload_cannot_start_is_tried_again(
     assert "service: no process for it: Resource temporarily unavailable; tried again\n" in said
 
 
+def test_a_reload_after_which_the_service_does_not_serve_says_so(
+    service: Service, capsys: pytest.CaptureFixture[str], planned: Callable[[Plan], Plan]
+) -> None:
+    broken = Service({"config": "/nonexistent/urlward.toml"}, 2)
+    with supervised(supervisor_of(WORKER), Plan(1, [], service)) as made:
+        for of, said in ((broken, "service ended before serving; the workers are new"), (service, "done")):
+            planned(Plan(1, [], of))
+            reload(made)
+            assert capsys.readouterr().err.splitlines()[-1] == f"reload: {said}"
+
+
 def test_a_service_that_hangs_is_replaced(
     service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

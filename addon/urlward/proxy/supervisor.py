@@ -410,6 +410,7 @@ class Supervisor:
         for number in sorted(self._workers):
             if number >= plan.workers:
                 yield from self._let_go(self._workers.pop(number), STOP_WITHIN)
+        begun = []
         for name, within, number in _BESIDE:
             if (child := self._beside_workers.pop(name, None)) is not None:
                 # What workers have to say meanwhile waits in the outbox.
@@ -418,9 +419,13 @@ class Supervisor:
                 while (made := self._tried(planned, name)) is None:
                     yield
                 self._beside_workers[name] = made
+                begun.append(made)
         self._listeners.keep(plan.addresses)
         self._held.keep(plan.served)
-        self._say_of_reload("done")
+        while any(each.lives and not each.served for each in begun):
+            yield
+        failed = " and ".join(each.name for each in begun if not each.served)
+        self._say_of_reload(f"{failed} ended before serving; the workers are new" if failed else "done")
 
     def _say_of_reload(self, text: str) -> None:
         say_of(f"reload: {text}")
