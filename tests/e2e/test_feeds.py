@@ -145,7 +145,7 @@ def test_a_signed_artifact_and_its_delta(tmp_path: Path, served: Path, origin: N
         (served / "list.ward").unlink()
         wait_for(lambda: status(proxy, origin, OTHER) == 451, "the delta")
         assert status(proxy, origin, LISTED) == 200
-        assert "serial 2" in proxy.log()
+        wait_for(lambda: "serial 2" in proxy.log(), "the word on it")
         # A damaged delta is passed over for the whole.
         damaged = make_delta(parse(second), parse(third), key)[:-1] + b"x"
         publish_now(proxy, served, "list.ward.2.delta", damaged)

@@ -322,7 +322,7 @@ def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> N
         if "flush" in wrong and "rule" in wrong:
             ip(net, "-6", "rule", "add", "pref", "32766", "lookup", "main")
         wait_for(lambda: routing(net) == before, f"what {' '.join(wrong)} has taken away")
-    assert "somebody took policy routing away; it is put right" in proxy.log()
+    wait_for(lambda: "somebody took policy routing away; it is put right" in proxy.log(), "the word on it")
     # What another adds before ours takes nothing of it.
     for version in ("-4", "-6"):
         ip(net, version, "route", "add", "unreachable", "default", "table", "100")
@@ -334,7 +334,8 @@ def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> N
         ip(net, version, "rule", "del", "iif", "lan0", "lookup", "100")
         ip(net, version, "route", "flush", "table", "100")
     wait_for(lambda: routing(net) == before, "ours where it was")
-    assert "somebody's routing rule 89 came before ours; it is put right" in proxy.log()
+    said = "somebody's routing rule 89 came before ours; it is put right"
+    wait_for(lambda: said in proxy.log(), "the word on it")
     # Together with the rules, too.
     ip(net, "-4", "rule", "del", "pref", "90")
     subprocess.run([*net.gateway.prefix, "nft", "flush", "ruleset"], check=True)
