@@ -502,7 +502,7 @@ def running(
             assert process.poll() is None, proxy.log()
             return len(re.findall(r"listening on .*\n", proxy.log())) >= len(modes)
 
-        wait_for(ready, "the filter to listen")
+        wait_for(ready, "the filter to listen", 180.0)
         proxy.ports = [int(p) for p in re.findall(r"listening on \S+:(\d+) ", proxy.log())]
         yield proxy
         if check:

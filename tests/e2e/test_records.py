@@ -238,7 +238,7 @@ def test_whoever_comes_to_the_dashboard_waits_for_the_process_that_takes_its_pla
 
         def healthy() -> int:
             with urllib3.PoolManager() as anew:  # no connection of before
-                return anew.request("GET", f"{admin}/healthz", timeout=60, retries=False).status
+                return anew.request("GET", f"{admin}/healthz", timeout=180, retries=False).status
 
         wait_for(lambda: healthy() == 200, "all to report")
         before = service()

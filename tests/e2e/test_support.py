@@ -184,7 +184,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory, tokens: list[str]) -> Iter
 
 
 def made(path: Path, target: Path) -> dict[str, bytes]:
-    done = support.urlward("support", "--config", path, "-o", target)
+    patient = "from urlward.commands import support; support.WITHIN = 300.0"
+    done = support.urlward("support", "--config", path, "-o", target, before=patient, within=300.0)
     assert done.returncode == 0, done.stderr
     assert target.stat().st_mode & 0o777 == 0o600
     return contents(target.read_bytes())
