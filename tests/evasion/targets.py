@@ -165,6 +165,8 @@ _IN_SEVERAL_WAYS = re.compile(
     r"[^!-~]|%[01][0-9a-f]|%25|%[0-9a-f]?%|\\|%5c|;|%3b|%2f|#|\A//"
     # Empty segments before dot segments; dots at the end, which do not count to Windows.
     r"|//.*(?:\.|%2e)|\A[^?]*(?:\.|%2e)(?:\?|\Z)"
+    # Dot segments beside several marks: lighttpd takes them out up to the last one.
+    r"|\A(?=.*/(?:\.|%2e))[^?]*\?.*\?"
     # To routers steps up are names below others.
     r"|\A[^?]*/(?:\.|%2e){2}(?:/|\?|\Z)"
     # An escaped `=` is one in a canonical query, of a parameter given twice any may count, and brackets and
