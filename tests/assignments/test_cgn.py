@@ -22,12 +22,12 @@ def moment(clock: str) -> int:
     return round(datetime.fromisoformat(f"2026-11-18T{clock}+00:00").timestamp() * 1000)
 
 
+def clock(ms: int) -> str:
+    return "" if ms == FOREVER else datetime.fromtimestamp(ms / 1000, UTC).strftime("%T")
+
+
 def blocks(store: AssignmentStore, address: str) -> list[tuple[str, tuple[int, int], str, str]]:
     """Subscriber, ports, and beginning and end as clock times."""
-
-    def clock(ms: int) -> str:
-        return "" if ms == FOREVER else datetime.fromtimestamp(ms / 1000, UTC).strftime("%T")
-
     found = store.find(address, None, moment("00:00:00") - DAY, moment("00:00:00") + 2 * DAY)
     return sorted((one.subscriber, one.ports, clock(one.start), clock(one.end)) for one in found)
 
@@ -101,6 +101,63 @@ def test_a_block_that_was_released_before_its_beginning_was_written(
         ("100.64.0.7", (1024, 2047), "16:00:00", "16:20:00"),
         ("100.64.0.8", (1024, 2047), "16:30:00", ""),
     ]
+
+
+BLOCK = (
+    '<14>1 2026-11-18T{at}Z cgn-1 RT_NAT - RT_SRC_NAT_PBA_{what} [internal-ip="100.64.0.{whose}" '
+    'block-port-low="1024" block-port-high="2047" reflexive-ip="198.51.100.7" epoch-time-64="{epoch:x}"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # One card's release behind another's next allocation.
+        *(
+            (
+                [("15:00:00", "ALLOC", 5), ("15:30:00", "ALLOC", 6), (released, "RELEASE", 5)],
+                [(5, "15:00:00", released, "TOLD"), (6, "15:30:00", "", "NONE")],
+            )
+            for released in ("15:29:58", "15:30:00")
+        ),
+        # What lies between was lost: whoever had it first has it no more, nor does the other one.
+        (
+            [("15:00:00", "ALLOC", 5), ("15:30:00", "RELEASE", 6),],
+            [
+                (5, "15:00:00", "15:00:01", "SAID"), (5, "15:00:01", "15:30:00", "SILENT"),
+                (6, "15:00:00", "15:30:00", "BESIDE"),
+            ],
+        ),
+        # But for who is there behind that.
+        (
+            [("15:00:00", "ALLOC", 5), ("15:35:00", "INTERIM", 5, "15:00:00"), ("15:30:00", "RELEASE", 6)],
+            [(5, "15:00:00", "", "NONE"), (6, "15:00:00", "15:30:00", "BESIDE")],
+        ),
+        # Another allocation of the same one's, of which an interim log alone tells.
+        (
+            [("15:00:00", "ALLOC", 5), ("15:30:00", "INTERIM", 5, "15:20:00"), ("15:40:00", "RELEASE", 5)],
+            [
+                (5, "15:00:00", "15:00:01", "SAID"), (5, "15:00:01", "15:20:00", "SILENT"),
+                (5, "15:20:00", "15:40:00", "TOLD"),
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_a_block_of_which_not_all_is_told_in_order(
+    sqlite_store: AssignmentStore, tmp_path: Path, lines: list[tuple[str, ...]], expected: list[object]
+) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as log:
+        for at, what, whose, *begun in lines:
+            epoch = moment(begun[0] if begun else at) // 1000
+            log.write(BLOCK.format(at=at, what=what, whose=whose, epoch=epoch))
+    read(sqlite_store, "cgn", path)
+    found = sqlite_store.find("198.51.100.7", None, moment("00:00:00"), moment("23:59:59"))
+    told = [
+        (int(one.subscriber.rpartition(".")[2]), clock(one.start), clock(one.end), one.ending.name)
+        for one in found
+    ]
+    assert sorted(told) == expected
 
 
 def test_blocks_of_ios_xr_and_asa(store: AssignmentStore) -> None:

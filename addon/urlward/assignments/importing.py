@@ -19,7 +19,17 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from urlward.assignments.formats import FORMATS, LEASES, LOGS, NAMES_ALL, Fault, Parsed, Parser, ReadOptions
+from urlward.assignments.formats import (
+    FORMATS,
+    LEASES,
+    LOGS,
+    NAMES_ALL,
+    TELLS_ENDS,
+    Fault,
+    Parsed,
+    Parser,
+    ReadOptions,
+)
 from urlward.assignments.interval import (
     FOREVER,
     SECOND,
@@ -259,8 +269,9 @@ class FileReader:
         self._parser: Parser = FORMATS[self._source.format](self._options)
         format_ = self._source.format
         self._merger = Merger(
-            self._store, self._source.id, tells_once=format_ in LOGS, names_all=format_ in NAMES_ALL
-        )
+            self._store, self._source.id, tells_once=format_ in LOGS, names_all=format_ in NAMES_ALL,
+            tells_ends=format_ in TELLS_ENDS,
+        )  # fmt: skip
         self._written = written or Imported()
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None

@@ -122,6 +122,8 @@ class Ending(IntEnum):
     """Likewise of one that says when a server restarted."""
     SILENT = 19
     """Of no row: nothing was said any more, and the end is not told, by a source that tells ends."""
+    SAID = 20
+    """Of no row: up to when it was said last, by a source that tells ends, of which this one is not told."""
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -153,6 +155,7 @@ class Ending(IntEnum):
             Ending.OWN: "as the source says",
             Ending.RESTARTED: "as its server restarted",
             Ending.SILENT: "in doubt: nothing was said of it since, and its end was not told",
+            Ending.SAID: "when it was said last: its end was not told",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 

@@ -57,7 +57,13 @@ class Merger:
     """Merger: one lane of a source, updated by sightings in order."""
 
     def __init__(
-        self, store: AssignmentStore, source: int, *, tells_once: bool = True, names_all: bool = False
+        self,
+        store: AssignmentStore,
+        source: int,
+        *,
+        tells_once: bool = True,
+        names_all: bool = False,
+        tells_ends: bool = False,
     ) -> None:
         """Start with what the store has.
 
@@ -67,11 +73,13 @@ class Merger:
             tells_once: whether an end is read once, as in a log; else what has ended is told again and again.
             names_all: whether what is said of a session at a time names all addresses that it has of a kind,
                 as accounting does.
+            tells_ends: whether each end is told, before anybody else's beginning.
         """
         self._store = store
         self._source = source
         self._tells_once = tells_once
         self._names_all = names_all
+        self._tells_ends = tells_ends
         self.lane = 0
         """In which it is read."""
         self.rows: int | None = None
@@ -467,7 +475,7 @@ class Merger:
             self.changes.skipped += 1
 
     def _note_begun(self, key: Key, held: Held) -> None:
-        if self._tells_once and not held[_SESSION]:
+        if self._tells_once and not self._tells_ends and not held[_SESSION]:
             count, since = self._begun.get((key, held[_SUBSCRIBER]), (0, held[_START]))
             self._begun[key, held[_SUBSCRIBER]] = count + 1, since
 
@@ -496,7 +504,8 @@ class Merger:
             is_later: bool = held[_SEEN] + SESSIONS_APART < new[_START] and is_known
             is_before: bool = new[_START] + SESSIONS_APART < held[_START] and new[_SEEN] <= held[_SEEN]
             return is_later or is_before
-        return False
+        # A renewal begins as it is said.
+        return bool(self._tells_ends and held[_SEEN] + SESSIONS_APART < new[_START] < new[_SEEN])
 
     def _is_beside_it(self, held: Held, new: Held) -> bool:
         """Whether a subscriber's session begins as another of theirs has, as those of services do, and need

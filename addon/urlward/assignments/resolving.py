@@ -226,7 +226,7 @@ class Lookup:
             if ending != Ending.NONE or not names_all or read(one) < one.seen + one.quiet:
                 return [span]
             sure = max(since, one.seen + SECOND)
-            return [(one, since, sure, ending), (one, sure, end, Ending.SILENT)]
+            return [(one, since, sure, Ending.SAID), (one, sure, end, Ending.SILENT)]
 
         if any(purged.values()) and is_held(self._connection, *self._asked_for):
             purged = dict.fromkeys(purged, 0)  # all that answers for it is there
@@ -464,7 +464,12 @@ class _Resolver:
                 stays.append(_stay(table, row))
         for one in stays:
             if one.fixed:
-                self._show(one, one.start, one.end, one.ending)
+                until = one.end
+                if one.ending == Ending.DOUBT and one.session:
+                    # It ended before another's session began there.
+                    begun = (each.since for each in stays if each.key == one.key and not each.fixed)
+                    until = min([until, *(at for at in begun if at > one.start)])
+                self._show(one, one.start, until, one.ending)
         keys: dict[object, list[_Stay]] = {}
         for one in stays:
             if not one.fixed:
@@ -491,13 +496,16 @@ class _Resolver:
     def _show(self, one: _Stay, since: int, end: int, ending: Ending) -> None:
         if ending == Ending.NEXT and (one.source, _server_of(one.session), end) in self._offs:
             ending = Ending.RESTARTED if end < one.seen + one.quiet else ending
-        if ending == Ending.NEXT and self._formats.get(one.source) in TELLS_ENDS:
+        if ending == Ending.NEXT and self._tells_ends(one):
             # What is said in a second is so in all of it.
             sure = min(max(since, one.sure + SECOND), end)
             self._show(one, sure, end, Ending.SILENT)
-            end = sure
+            end, ending = sure, ending if sure == end else Ending.SAID
         if since < end:
             self.spans.append((one, since, end, ending))
+
+    def _tells_ends(self, one: _Stay) -> bool:
+        return self._formats.get(one.source) in TELLS_ENDS
 
     @staticmethod
     def _merged(stays: list[_Stay]) -> list[_Stay]:
@@ -595,6 +603,10 @@ class _Resolver:
         if since >= end.end and not end.session:
             since = max((one.since for one in stays if one.since < end.end <= one.end), default=FOREVER)
             ending = Ending.BESIDE
+        for one in stays:
+            # Whoever had it is not there any more, by that.
+            if not end.session and self._tells_ends(one) and one.seen < end.end <= one.end:
+                one.end, one.ending = end.end, Ending.NEXT
         if end.network and since < end.end:
             one = _Stay(
                 end.source, end.place, end.network, (end.first_port, end.last_port), since, end.end, end.seen,
