@@ -471,3 +471,10 @@ def site(nginx: "feed_support.Server") -> "feed_support.Server":
         path.unlink()
     nginx.seen()
     return nginx
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

@@ -907,7 +907,7 @@ class TestProcess:
             assert (b"" if code else b"bad lines") in done.stderr or closed == "stderr"
 
     def test_a_terminal_that_knows_ascii_alone(self, source: Path) -> None:
-        environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
         with spawn("check", "--list", source, "http://ä.b.example/€", env=environment) as process:
             out, err = process.communicate()
         assert err == b""

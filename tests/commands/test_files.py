@@ -23,6 +23,7 @@ def urlward() -> Callable[..., int]:
     return partial(run_command, add_files_command, "files")
 
 
+@pytest.mark.usefixtures("usual_umask")
 def test_all_that_is_shipped(
     urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,6 @@
 import gc
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "list.txt"
     path.write_text("a.example id=1 category=x\nb.example\n")
     return path
-
-
-@pytest.fixture
-def usual_umask() -> Iterator[None]:
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
 
 
 def mode_of(path: Path) -> int:
