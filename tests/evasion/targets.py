@@ -170,8 +170,9 @@ _IN_SEVERAL_WAYS = re.compile(
     # To routers steps up are names below others.
     r"|\A[^?]*/(?:\.|%2e){2}(?:/|\?|\Z)"
     # An escaped `=` is one in a canonical query, of a parameter given twice any may count, and brackets and
-    # blanks around names and values do to some; a file is itself with more path behind it.
-    r"|\?\?|\?.*(?:%3d|=0|[][+]|%5[bd]|%[01][0-9a-f]|%20)|\.(?:html?|php)/",
+    # blanks around names and values do to some; what follows a number is none of it to others; a file is
+    # itself with more path behind it.
+    r"|\?\?|\?.*(?:%3d|=0|=(?:\d|%3\d)++[^&]|[][+]|%5[bd]|%[01][0-9a-f]|%20)|\.(?:html?|php)/",
     re.IGNORECASE,
 ).search
 

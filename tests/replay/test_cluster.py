@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from conftest import free_port
+from conftest import free_port, wait_for
 from replay.replay_support import squid
 from rows import each_row
 from urlward import samples
@@ -177,15 +177,20 @@ def replayed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
 
 
 def replayed_while_one_dies(
-    address: str, log: Path, dies: "subprocess.Popen[bytes]", then: Callable[[], object] = lambda: None
+    address: str, log: Path, dies: "subprocess.Popen[bytes]", then: Callable[[], object] | None = None
 ) -> run.Replay:
-    """Replay on a cluster, of which a worker is killed behind the fifth piece."""
+    """Replay on a cluster, of which a worker is killed behind the fifth piece, with more that it has done."""
     killed: list[int] = []
 
     def progress(text: str, _: float) -> None:
         if not killed and "piece 5 " in text:
+            done = client.futures.values()
+            wait_for(lambda: sum(one.status == "finished" for one in done) > 6, "more pieces")
             dies.send_signal(signal.SIGKILL)
             killed.append(dies.wait())
+            if then is not None:  # without another worker, all is lost
+                wait_for(lambda: not any(one.status == "finished" for one in done), "the loss")
+        elif then is not None and "piece 6 " in text:
             then()
 
     keeper = Keeper([samples.SAMPLE], find_key(None, [samples.SAMPLE]))

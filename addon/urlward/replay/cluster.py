@@ -330,7 +330,7 @@ def _gathered(
     done, total = 0, max(sum(futures.values()), 1)
     try:
         for number, future in enumerate(as_completed(futures, loop=client.loop), 1):
-            if future.status != "finished":
+            if future.status in ("error", "cancelled"):  # what is lost with its worker is judged again
                 _fail(future)
             done += futures[future]
             progress(f"cluster: piece {number} of {len(pieces)}", done / total)
