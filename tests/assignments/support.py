@@ -42,7 +42,7 @@ def taken(
 ) -> None:
     """Have a source say things."""
     source = store.source(name, "csv", "test.csv")
-    merger = Merger(store, source.id)
+    merger = Merger(store, source.id, source.format)
     for first in range(0, len(sightings), batch):
         merger.take(sightings[first : first + batch])
         store.write(source, merger.finished(), now)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -30,6 +31,15 @@ def blocks(store: AssignmentStore, address: str) -> list[tuple[str, tuple[int, i
     """Subscriber, ports, and beginning and end as clock times."""
     found = store.find(address, None, moment("00:00:00") - DAY, moment("00:00:00") + 2 * DAY)
     return sorted((one.subscriber, one.ports, clock(one.start), clock(one.end)) for one in found)
+
+
+def event(at: str, what: str, whose: int, epoch: int) -> str:
+    """What Junos says of a block of ports."""
+    return (
+        f'<14>1 2026-11-18T{at}Z cgn-1 RT_NAT - RT_SRC_NAT_PBA_{what} [internal-ip="100.64.0.{whose}" '
+        f'block-port-low="1024" block-port-high="2047" reflexive-ip="198.51.100.7" '
+        f'epoch-time-64="{epoch:x}"]\n'
+    )
 
 
 EVENTS = [
@@ -81,10 +91,6 @@ def test_a_block_that_was_released_before_its_beginning_was_written(
     store: AssignmentStore, tmp_path: Path
 ) -> None:
     """Its log tells both in whole seconds, and was written at others."""
-    event = (
-        'cgn-1 RT_NAT - RT_SRC_NAT_PBA_{} [internal-ip="100.64.0.{}" block-port-low="1024" '
-        'block-port-high="2047" reflexive-ip="198.51.100.7" epoch-time-64="{:x}"]\n'
-    )
     begun = moment("15:30:00") // 1000
     lines = [
         ("15:30:00.542", "ALLOC", 5, begun), ("15:30:00.618", "RELEASE", 5, begun),
@@ -93,7 +99,7 @@ def test_a_block_that_was_released_before_its_beginning_was_written(
         ("16:20:00.500", "RELEASE", 7, begun + 3000), ("16:30:00", "ALLOC", 8, begun + 3600),
     ]  # fmt: skip
     path = tmp_path / "log"
-    path.write_text("".join(f"<14>1 2026-11-18T{at}Z {event.format(*told)}" for at, *told in lines))
+    path.write_text("".join(event(*told) for told in lines))
     read(store, "cgn", path)
     assert blocks(store, "198.51.100.7") == [
         ("100.64.0.5", (1024, 2047), "15:30:00", "15:30:00"),
@@ -101,12 +107,6 @@ def test_a_block_that_was_released_before_its_beginning_was_written(
         ("100.64.0.7", (1024, 2047), "16:00:00", "16:20:00"),
         ("100.64.0.8", (1024, 2047), "16:30:00", ""),
     ]
-
-
-BLOCK = (
-    '<14>1 2026-11-18T{at}Z cgn-1 RT_NAT - RT_SRC_NAT_PBA_{what} [internal-ip="100.64.0.{whose}" '
-    'block-port-low="1024" block-port-high="2047" reflexive-ip="198.51.100.7" epoch-time-64="{epoch:x}"]\n'
-)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,12 @@ BLOCK = (
     ],
 )  # fmt: skip
 def test_a_block_of_which_not_all_is_told_in_order(
-    sqlite_store: AssignmentStore, tmp_path: Path, lines: list[tuple[str, ...]], expected: list[object]
+    sqlite_store: AssignmentStore, tmp_path: Path, lines: list[tuple[Any, ...]], expected: list[object]
 ) -> None:
     path = tmp_path / "log"
     with path.open("w") as log:
         for at, what, whose, *begun in lines:
-            epoch = moment(begun[0] if begun else at) // 1000
-            log.write(BLOCK.format(at=at, what=what, whose=whose, epoch=epoch))
+            log.write(event(at, what, whose, moment(*begun or [at]) // 1000))
     read(sqlite_store, "cgn", path)
     found = sqlite_store.find("198.51.100.7", None, moment("00:00:00"), moment("23:59:59"))
     told = [

@@ -349,7 +349,7 @@ def test_names_of_sessions_are_not_kept_for_ever(
 ) -> None:
     monkeypatch.setattr(merging, "_MOST_KEPT", 2)
     source = sqlite_store.source("test", "csv", "test.csv")
-    merger = merging.Merger(sqlite_store, source.id)
+    merger = merging.Merger(sqlite_store, source.id, source.format)
     for number in range(9):
         merger.take([sighting(A, number, number + 1, "anna", ENDED, session=f"s{number}")])
         sqlite_store.write(source, merger.finished(), START)

@@ -287,7 +287,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         ],
     }.items():
         source = assignments.source(name, "csv", "")
-        merger = Merger(assignments, source.id)
+        merger = Merger(assignments, source.id, source.format)
         whole = ("", int(SightingKind.WHOLE))
         merger.take([(*place_of(net), *ports, *times, 0, who, *whole) for net, ports, *times, who in rows])
         assignments.write(source, merger.finished(), NOW)

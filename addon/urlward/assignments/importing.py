@@ -19,17 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from urlward.assignments.formats import (
-    FORMATS,
-    LEASES,
-    LOGS,
-    NAMES_ALL,
-    TELLS_ENDS,
-    Fault,
-    Parsed,
-    Parser,
-    ReadOptions,
-)
+from urlward.assignments.formats import FORMATS, LEASES, LOGS, Fault, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
     SECOND,
@@ -51,6 +41,7 @@ from urlward.assignments.store import (
 )
 from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
+from urlward.units import DAY_MS
 
 _BEGIN, _BEFORE = 4096, 1024
 _WHOLE = 1 << 20
@@ -147,7 +138,7 @@ _TURN = 0.15
 """Seconds in which others have their turn: who waits for SQLite looks each tenth of one."""
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
-FAR = 10 * 366 * 86_400_000
+FAR = 10 * 366 * DAY_MS
 """Milliseconds from now on after which an end is none: exports write 2099-12-31 for that, and a server may
 give leases for a century."""
 KEPT_FAULTS = 5
@@ -267,11 +258,7 @@ class FileReader:
         with suppress(AssignmentError, SourceChanged):  # said before
             self._wait()
         self._parser: Parser = FORMATS[self._source.format](self._options)
-        format_ = self._source.format
-        self._merger = Merger(
-            self._store, self._source.id, tells_once=format_ in LOGS, names_all=format_ in NAMES_ALL,
-            tells_ends=format_ in TELLS_ENDS,
-        )  # fmt: skip
+        self._merger = Merger(self._store, self._source.id, self._source.format)
         self._written = written or Imported()
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None
@@ -287,7 +274,7 @@ class FileReader:
         """When the same log went on by what was read before, in ms, where nothing of this was; else 0."""
         self._asked = self._renewed = self._kept_from = 0
         self._started = False
-        self._before = _Before(self.fd, format_)
+        self._before = _Before(self.fd, self._source.format)
         self._end = ""
         """Digest of the last bytes before the position."""
         self._written_at = 0

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from urlward.assignments.formats import LOGS, NAMES_ALL, TELLS_ENDS
 from urlward.assignments.interval import (
     BEGINS_AGAIN,
     FOREVER,
@@ -56,30 +57,20 @@ _NETWORK, _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION, _FIRST, _M
 class Merger:
     """Merger: one lane of a source, updated by sightings in order."""
 
-    def __init__(
-        self,
-        store: AssignmentStore,
-        source: int,
-        *,
-        tells_once: bool = True,
-        names_all: bool = False,
-        tells_ends: bool = False,
-    ) -> None:
+    def __init__(self, store: AssignmentStore, source: int, format_: str) -> None:
         """Start with what the store has.
 
         Args:
             store: where to.
             source: its id.
-            tells_once: whether an end is read once, as in a log; else what has ended is told again and again.
-            names_all: whether what is said of a session at a time names all addresses that it has of a kind,
-                as accounting does.
-            tells_ends: whether each end is told, before anybody else's beginning.
+            format_: of it (`urlward.assignments.formats`).
         """
         self._store = store
         self._source = source
-        self._tells_once = tells_once
-        self._names_all = names_all
-        self._tells_ends = tells_ends
+        self._tells_once = format_ in (*LOGS, *NAMES_ALL)
+        """Whether an end is read once; else what has ended is told again and again."""
+        self._names_all = format_ in NAMES_ALL
+        self._tells_ends = format_ in TELLS_ENDS
         self.lane = 0
         """In which it is read."""
         self.rows: int | None = None
@@ -97,7 +88,7 @@ class Merger:
         in ms: where a port is several subscribers' at once, their ends come yet."""
         self.told = 0
         """The last time of which the lane's log said something, in ms."""
-        self.is_in_order = not names_all
+        self.is_in_order = not self._names_all
         """Whether what is said of sessions is, by and large, in the order of its times: a table is not."""
         self._perhaps: dict[tuple[Key, str], tuple[int, int]] = {}
         """The end of the last span in doubt of each subscriber, and how long it was, in ms: by how much the

@@ -27,6 +27,7 @@ from urlward.assignments.interval import (
 from urlward.assignments.merging import Merger
 from urlward.assignments.store import AssignmentStore, Changes, ReadingPosition, SourceChanged
 from urlward.records import sql
+from urlward.units import DAY_MS
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _NUMBER = "radacctid"
@@ -42,7 +43,7 @@ _SOME = 500
 """Sessions that are asked for by their names at once."""
 _RENEW_AFTER = 3_600_000
 """Milliseconds after which it is noted anew which sessions the table still has without an end."""
-_LATEST = 86_400_000
+_LATEST = DAY_MS
 """Milliseconds for which a session that another has followed is asked for: its own end may be told late."""
 _AGAIN = 60_000
 """Rows are looked at again that changed up to so many ms before the last that was seen: what is written at
@@ -112,7 +113,7 @@ def _take(
 
     How far they are read is noted afterwards: they are in order of their beginnings, not of their changes.
     """
-    merger = Merger(store, source.id, names_all=True)
+    merger = Merger(store, source.id, source.format)
     for rows in batches:
         faulty = result.faulty
         sightings = _read(rows, options, result)
@@ -124,7 +125,7 @@ def _take(
             try:
                 store.write(source, changes, now)
             except SourceChanged:
-                merger = Merger(store, source.id, names_all=True)
+                merger = Merger(store, source.id, source.format)
             else:
                 break
         result.rows += changes.rows

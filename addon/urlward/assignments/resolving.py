@@ -133,6 +133,16 @@ class _Stay:
 
 type _Span = tuple[_Stay, int, int, Ending]
 """From when, until when, and how that end is known."""
+
+
+def _until_said(one: _Stay, since: int, said: int, end: int) -> list[_Span]:
+    """Spans of a stay whose end is not told: it is certain up to when it was last said, and in doubt from
+    then on. What is said in a second is so in all of it."""
+    sure = min(max(since, said + SECOND), end)
+    spans = [(one, since, sure, Ending.SAID), (one, sure, end, Ending.SILENT)]
+    return [span for span in spans if span[1] < span[2]]
+
+
 type _End = Row[Any]
 """Row of an end that was read without its beginning; that of a session may say when it began, else 0."""
 
@@ -225,8 +235,7 @@ class Lookup:
             names_all = known[one.source].format in NAMES_ALL
             if ending != Ending.NONE or not names_all or read(one) < one.seen + one.quiet:
                 return [span]
-            sure = max(since, one.seen + SECOND)
-            return [(one, since, sure, Ending.SAID), (one, sure, end, Ending.SILENT)]
+            return _until_said(one, since, one.seen, end)
 
         if any(purged.values()) and is_held(self._connection, *self._asked_for):
             purged = dict.fromkeys(purged, 0)  # all that answers for it is there
@@ -457,7 +466,8 @@ class _Resolver:
         for table, row in rows:
             if row.ending == Ending.RESTARTED:
                 self._restarts.setdefault((row.source, row.session), []).append(row.start)
-                self._offs |= {(row.source, row.session, row.start)} if row.subscriber else set()
+                if row.subscriber:
+                    self._offs.add((row.source, row.session, row.start))
             elif row.ending == Ending.OWN:
                 ends.append(row)
             else:
@@ -494,14 +504,12 @@ class _Resolver:
         self.spans = [span for span in self.spans if not span[0].void]
 
     def _show(self, one: _Stay, since: int, end: int, ending: Ending) -> None:
-        if ending == Ending.NEXT and (one.source, _server_of(one.session), end) in self._offs:
-            ending = Ending.RESTARTED if end < one.seen + one.quiet else ending
-        if ending == Ending.NEXT and self._tells_ends(one):
-            # What is said in a second is so in all of it.
-            sure = min(max(since, one.sure + SECOND), end)
-            self._show(one, sure, end, Ending.SILENT)
-            end, ending = sure, ending if sure == end else Ending.SAID
-        if since < end:
+        if ending == Ending.NEXT and end < one.seen + one.quiet:
+            was_told = (one.source, _server_of(one.session), end) in self._offs
+            ending = Ending.RESTARTED if was_told else ending
+        if ending == Ending.NEXT and self._tells_ends(one) and one.sure + SECOND < end:
+            self.spans += _until_said(one, since, one.sure, end)
+        elif since < end:
             self.spans.append((one, since, end, ending))
 
     def _tells_ends(self, one: _Stay) -> bool:
@@ -603,9 +611,9 @@ class _Resolver:
         if since >= end.end and not end.session:
             since = max((one.since for one in stays if one.since < end.end <= one.end), default=FOREVER)
             ending = Ending.BESIDE
-        for one in stays:
+        for one in () if end.session else stays:
             # Whoever had it is not there any more, by that.
-            if not end.session and self._tells_ends(one) and one.seen < end.end <= one.end:
+            if self._tells_ends(one) and one.seen < end.end <= one.end:
                 one.end, one.ending = end.end, Ending.NEXT
         if end.network and since < end.end:
             one = _Stay(

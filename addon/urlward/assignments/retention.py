@@ -52,7 +52,6 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.resolving import rows_in_force
 from urlward.assignments.schema import (
-    DAY_MS,
     FILE,
     PART,
     PARTITIONS_AT_ONCE,
@@ -90,6 +89,7 @@ from urlward.records.sql import (
     wipe_sqlite,
 )
 from urlward.records.store import StoreError, node_of
+from urlward.units import DAY_MS
 
 type Client = tuple[str, int, int]
 """Address, source port (0 where it is not known), and time in ms."""

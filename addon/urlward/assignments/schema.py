@@ -67,6 +67,7 @@ from urlward.records.sql import (
 )
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
+from urlward.units import DAY_MS
 
 logger = logging.getLogger("urlward.assignments")
 
@@ -88,7 +89,6 @@ LOCKS = 6
 """The server's locks that making one takes until the transaction ends; a few for all come on top."""
 
 _SHIFT = 40
-DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME = re.compile(rf"{TABLE}_(\d\d?)_(\d{{8}})")
 

@@ -40,7 +40,6 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.resolving import Lookup, is_held
 from urlward.assignments.schema import (
-    DAY_MS,
     GONE,
     MOST_PARTITIONS,
     PARTITIONS_AT_ONCE,
@@ -68,6 +67,7 @@ from urlward.assignments.schema import (
 from urlward.lines import plain
 from urlward.records.sql import SqliteFiles, check_grant, copy_new, copy_or_replace, insert_new
 from urlward.records.store import StoreError
+from urlward.units import DAY_MS
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""

@@ -25,7 +25,7 @@ from urlward.records.reading import Readings
 from urlward.records.store import EventQuery
 from urlward.records.stores import searchable
 from urlward.state.folder import kept_key
-from urlward.units import seconds
+from urlward.units import DAY_MS, seconds
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
@@ -40,7 +40,7 @@ PAGE = 1_000
 LOOK = 1.0
 """Seconds between two looks for new events."""
 
-LONG_AGO = 10 * 366 * 86_400_000
+LONG_AGO = 10 * 366 * DAY_MS
 """Milliseconds in which are all events that are searched for a client's digests of each day."""
 
 OVERLAP = 5_000

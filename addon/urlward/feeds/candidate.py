@@ -277,7 +277,7 @@ class Look:
     @property
     def moved(self) -> bool:
         """Whether the list in force is of a feed that was configured otherwise."""
-        return self.facts.recipe not in ("", self.recipe)
+        return self.facts.are_of_another(self.recipe)
 
     @cached_property
     def trust(self) -> Trust:

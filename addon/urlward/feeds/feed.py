@@ -157,7 +157,7 @@ class Feed:
         Raises:
             StateError, KeyFileError: the key that texts are compiled under is not to be had.
         """
-        return facts.recipe not in ("", recipe(self.table, text_key(self._config, self._state)))
+        return facts.are_of_another(recipe(self.table, text_key(self._config, self._state)))
 
     def refresh(
         self,

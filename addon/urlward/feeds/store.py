@@ -158,6 +158,10 @@ class Facts:
     alarms: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
 
+    def are_of_another(self, recipe: str) -> bool:
+        """Whether what is in force is of a feed that was configured otherwise than this recipe."""
+        return self.recipe not in ("", recipe)
+
 
 def dump_facts(facts: Facts) -> bytes:
     """Encode as a JSON object."""
